@@ -1,0 +1,65 @@
+"""Checks at the front door: say what came, what was expected, and what to do about it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+AnyArray = Array | np.ndarray
+
+
+def is_traced(*trees: object) -> bool:
+    """True if any leaf is a tracer: its values cannot be looked at, only its shape and dtype."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+def homogeneous_coordinates(name: str, z: AnyArray, ambient: int | None = None) -> Array:
+    """Return ``z`` as a jax array after checking that it can be points of projective space."""
+    z = jnp.asarray(z)
+    expected = f"complex homogeneous coordinates of shape (..., {ambient or 'n+2'})"
+    if z.ndim < 1 or not jnp.issubdtype(z.dtype, jnp.complexfloating):
+        raise ValueError(
+            f"{name}: expected {expected}, got {z.dtype} of shape {z.shape}; "
+            "convert with jnp.asarray(z, complex) or pass z = x + 1j * y"
+        )
+    if ambient is not None and z.shape[-1] != ambient:
+        raise ValueError(f"{name}: expected {expected}, got shape {z.shape}")
+    if z.size == 0:
+        raise ValueError(f"{name}: expected at least one point, got an empty array {z.shape}")
+    return z
+
+
+def finite(name: str, x: Array) -> None:
+    """Raise ValueError if a concrete array holds NaN or infinity (tracers pass)."""
+    if not is_traced(x):
+        bad = int(jnp.sum(~jnp.isfinite(x)))
+        if bad:
+            raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
+
+
+def positive_integer(name: str, value: int) -> int:
+    """Return ``value`` if it is an integer of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}: expected an integer of at least 1, got {value!r}")
+    return int(value)
+
+
+def positive_number(name: str, value: object) -> None:
+    """Raise ValueError unless a concrete number is finite and above zero (tracers pass)."""
+    if not is_traced(value) and not (np.isfinite(value) and np.all(np.asarray(value) > 0)):  # type: ignore[call-overload]
+        raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+
+
+def real_dtype(dtype: object) -> np.dtype:
+    """Return the real working dtype: float32 or float64, the default following jax's x64 switch."""
+    if dtype is None:
+        return np.dtype(jnp.result_type(float))
+    found = np.dtype(dtype)  # type: ignore[call-overload]
+    if found not in (np.dtype("float32"), np.dtype("float64")):
+        raise ValueError(f"dtype: expected float32 or float64, got {found}")
+    if found == np.dtype("float64") and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            "dtype: float64 was asked for but jax runs in float32; call "
+            "jax.config.update('jax_enable_x64', True) at the top of the program"
+        )
+    return found

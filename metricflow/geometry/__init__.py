@@ -1,0 +1,99 @@
+"""Geometry of Calabi-Yau hypersurfaces in projective space.
+
+Conventions, used everywhere in the library:
+
+- Wirtinger derivatives: d_z = (d_x - i d_y) / 2 and dbar_z = (d_x + i d_y) / 2 with z = x + i y.
+- Components: ``g[a, b]`` = g_(a bbar) = d_a dbar_b K, a Hermitian matrix.
+- Reference metric: g_FS = d dbar log |z|^2 pulled back to the hypersurface, without 1/pi; a line
+  then has area pi, and Vol(X) = d pi^n / n! (the integral of det g over the coordinates).
+- Lengths: ds^2 = Re(g_(a bbar) dx^a dxbar^b), so that Fubini-Study distance is
+  arccos(|<z, z'>| / |z| |z'|).
+- Charts: (scaled index s, eliminated index e), z_s = 1 and z_e solved from P = 0; the local
+  coordinates x^a are the other z_i in increasing order.  ``pullback[a, i]`` = d z_i / d x^a.
+- The holomorphic volume form is Omega = dx^1 ... dx^n / (dP/dz_e): |Omega|^2 = 1 / |dP/dz_e|^2.
+"""
+
+from .charts import (
+    best_chart,
+    chart_coordinates,
+    holomorphic_volume,
+    home_chart,
+    permute_to_chart,
+    pullback,
+    transition,
+)
+from .distances import (
+    NearestNeighbour,
+    fubini_study_distance,
+    nearest_neighbour,
+    pairwise_distance,
+    squared_distance,
+)
+from .fubini_study import FubiniStudyMetric, fubini_study_determinant, fubini_study_metric
+from .hermitian import (
+    hermitian_determinant,
+    hermitian_inverse,
+    hermitian_pack,
+    hermitian_pivots,
+    hermitian_unpack,
+)
+from .hypersurface import (
+    Hypersurface,
+    dwork,
+    fermat,
+    fubini_study_volume,
+    gradient,
+    hypersurface,
+    phase_symmetries,
+    polynomial,
+    residual,
+)
+from .sampling import (
+    Points,
+    perturb_points,
+    points_at,
+    project_to_hypersurface,
+    sample_points,
+    sample_points_in_chart,
+)
+from .wirtinger import antiholomorphic_derivative, holomorphic_derivative
+
+__all__ = [
+    "FubiniStudyMetric",
+    "Hypersurface",
+    "NearestNeighbour",
+    "Points",
+    "antiholomorphic_derivative",
+    "best_chart",
+    "chart_coordinates",
+    "dwork",
+    "fermat",
+    "fubini_study_determinant",
+    "fubini_study_distance",
+    "fubini_study_metric",
+    "fubini_study_volume",
+    "gradient",
+    "hermitian_determinant",
+    "hermitian_inverse",
+    "hermitian_pack",
+    "hermitian_pivots",
+    "hermitian_unpack",
+    "holomorphic_derivative",
+    "holomorphic_volume",
+    "home_chart",
+    "hypersurface",
+    "nearest_neighbour",
+    "pairwise_distance",
+    "permute_to_chart",
+    "perturb_points",
+    "phase_symmetries",
+    "points_at",
+    "polynomial",
+    "project_to_hypersurface",
+    "pullback",
+    "residual",
+    "sample_points",
+    "sample_points_in_chart",
+    "squared_distance",
+    "transition",
+]

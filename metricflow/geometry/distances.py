@@ -1,0 +1,194 @@
+"""Fubini-Study distances between points of projective space, and nearest neighbours by them."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float, Int
+
+from .. import _checks
+from .._checks import AnyArray
+
+_NEAR = 1e-2  # sin^2 d below which the series of arcsin^2 is used
+# arcsin(x)^2 = 1/2 sum_k (2 x)^(2k) / (k^2 binomial(2k, k)): the coefficients of x^2, x^4, ...
+_SERIES = (1, 1 / 3, 8 / 45, 4 / 35, 128 / 1575, 128 / 2079, 1024 / 21021, 128 / 3465)
+
+
+class NearestNeighbour(NamedTuple):
+    """Index into the second set and Fubini-Study distance of the nearest neighbour, each (N1,)."""
+
+    index: Int[Array, " b"]
+    distance: Float[Array, " b"]
+
+
+def fubini_study_distance(
+    z1: Complex[AnyArray, "*b1 k"], z2: Complex[AnyArray, "*b2 k"], *, threshold: float = 0.0
+) -> Float[Array, "*b"]:
+    """d = arccos(|<z1, z2>| / |z1| |z2|), elementwise with broadcasting over leading axes.
+
+    Evaluated as atan2(|z2 - z1 <z1, z2>|, |<z1, z2>|) on unit vectors, whose absolute error is
+    about eps even for points that nearly coincide, where arccos(1 - eps) = sqrt(2 eps).
+
+    Args:
+        z1: homogeneous coordinates, shape (..., n+2), any scaling.
+        z2: the same.
+        threshold: distances below it are set to zero (the paper's remedy for that square root).
+
+    Returns:
+        Distances in [0, pi/2]; a line has length pi/2 from end to end.  The derivative at d = 0 is
+        zero.  Use :func:`squared_distance` where smoothness at zero is needed.
+
+    Raises:
+        ValueError: not complex, coordinates of different number, empty.
+
+    Source: MF 3.2, MF 3.4.
+    """
+    squared = squared_distance(z1, z2)
+    positive = squared > 0
+    distance = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+    return jnp.where(distance < threshold, 0, distance)
+
+
+def squared_distance(
+    z1: Complex[AnyArray, "*b1 k"], z2: Complex[AnyArray, "*b2 k"]
+) -> Float[Array, "*b"]:
+    """d^2, smooth in both points where they coincide; not smooth at the cut locus d = pi/2."""
+    z1 = _checks.homogeneous_coordinates("z1", z1)
+    z2 = _checks.homogeneous_coordinates("z2", z2, z1.shape[-1])
+    u, v = _unit(z1), _unit(z2)
+    inner = jnp.sum(u.conj() * v, axis=-1, keepdims=True)
+    across = v - u * inner
+    return arc_squared(_squared_norm(across), _squared_norm(inner))
+
+
+def pairwise_distance(
+    z1: Complex[AnyArray, "b1 k"], z2: Complex[AnyArray, "b2 k"]
+) -> Float[Array, "b1 b2"]:
+    """All N1 x N2 distances, to the same accuracy as :func:`fubini_study_distance`.
+
+    The matrix is dense: for large sets use :func:`nearest_neighbour` or a kernel operator.
+    """
+    z1 = _checks.homogeneous_coordinates("z1", z1)
+    z2 = _checks.homogeneous_coordinates("z2", z2, z1.shape[-1])
+    if z1.ndim != 2 or z2.ndim != 2:
+        raise ValueError(f"z1, z2: expected shape (N, n+2), got {z1.shape} and {z2.shape}")
+    return jnp.sqrt(arc_squared(*pairwise_sine_cosine(z1, z2)))
+
+
+def nearest_neighbour(
+    z1: Complex[AnyArray, "b1 k"],
+    z2: Complex[AnyArray, "b2 k"] | None = None,
+    *,
+    chunk: int = 1024,
+) -> NearestNeighbour:
+    """For each point of z1 the nearest point of z2, or of z1 itself other than the point.
+
+    Streams over tiles of ``chunk`` x ``chunk`` pairs: memory is of order chunk^2 whatever the sizes.  The
+    search compares |<z1, z2>|^2; the distance of the winner is then computed accurately.  In
+    float32 two candidates that differ by less than about 1e-3 in d may be confused when both are
+    closer than that.
+
+    Args:
+        z1: shape (N1, n+2).
+        z2: shape (N2, n+2); None searches z1 without the point itself (N1 >= 2).
+        chunk: points in a tile.
+    """
+    z1 = _checks.homogeneous_coordinates("z1", z1)
+    own = z2 is None
+    z2 = z1 if z2 is None else _checks.homogeneous_coordinates("z2", z2, z1.shape[-1])
+    if z1.ndim != 2 or z2.ndim != 2:
+        raise ValueError(f"z1, z2: expected shape (N, n+2), got {z1.shape} and {z2.shape}")
+    if own and len(z1) < 2:
+        raise ValueError("z1: a nearest neighbour within one set needs at least two points")
+    chunk = _checks.positive_integer("chunk", chunk)
+    index = _nearest(z1, z2, own, chunk)
+    return NearestNeighbour(index, fubini_study_distance(z1, z2[index]))
+
+
+def arc_squared(sine2: Array, cosine2: Array) -> Array:
+    """d^2 from sin^2 d and cos^2 d, accurate and smooth at d = 0."""
+    near = sine2 < _NEAR
+    small = jnp.where(near, sine2, 0)
+    series = jnp.polyval(jnp.asarray([*_SERIES[::-1], 0], sine2.dtype), small)
+    far = jnp.arctan2(
+        jnp.sqrt(jnp.where(near, 1, sine2)), jnp.sqrt(jnp.maximum(cosine2, jnp.finfo(sine2).tiny))
+    )
+    return jnp.where(near, series, far**2)
+
+
+def pairwise_sine_cosine(z1: Array, z2: Array) -> tuple[Array, Array]:
+    """sin^2 and cos^2 of all N1 x N2 distances, both without cancellation.
+
+    Lagrange's identity: |u|^2 |v|^2 - |<u, v>|^2 = sum_(i<j) |u_i v_j - u_j v_i|^2.
+    """
+    u, v = _unit(z1)[:, None], _unit(z2)[None]
+    ambient = z1.shape[-1]
+    inner = sum(u[..., i].conj() * v[..., i] for i in range(ambient))
+    wedges = sum(
+        _square(u[..., i] * v[..., j] - u[..., j] * v[..., i])
+        for i in range(ambient)
+        for j in range(i + 1, ambient)
+    )
+    return jnp.asarray(wedges), _square(jnp.asarray(inner))
+
+
+def pairwise_cosine_squared(z1: Array, z2: Array) -> Array:
+    """cos^2 of all N1 x N2 distances by two real matrix products; absolute error about eps."""
+    u, v = _unit(z1), _unit(z2)
+    rows = jnp.concatenate([u.real, u.imag], axis=-1)
+    real = jnp.concatenate([v.real, v.imag], axis=-1)
+    imaginary = jnp.concatenate([v.imag, -v.real], axis=-1)
+    exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    return exact(rows, real.T) ** 2 + exact(rows, imaginary.T) ** 2
+
+
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _nearest(z1: Array, z2: Array, own: bool, chunk: int) -> Array:
+    count1, count2 = len(z1), len(z2)
+    rows, columns = min(chunk, count1), min(chunk, count2)
+    tiles1 = _tiles(jnp.arange(count1), z1, rows)
+    tiles2 = _tiles(jnp.arange(count2), z2, columns)
+
+    def search(tile: tuple[Array, Array]) -> Array:
+        label, z = tile
+
+        def compare(best: tuple[Array, Array], other: tuple[Array, Array]) -> tuple:
+            candidate, w = other
+            cosine2 = pairwise_cosine_squared(z, w)
+            cosine2 = jnp.where((candidate < 0)[None, :], -1.0, cosine2)
+            if own:
+                cosine2 = jnp.where(label[:, None] == candidate[None, :], -1.0, cosine2)
+            value = jnp.max(cosine2, axis=1)
+            # the first column that attains the maximum: two plain reductions beat one argmax
+            place = jnp.min(
+                jnp.where(cosine2 == value[:, None], jnp.arange(columns), columns), axis=1
+            )
+            better = value > best[0]
+            index = candidate[jnp.minimum(place, columns - 1)]
+            return (jnp.where(better, value, best[0]), jnp.where(better, index, best[1])), None
+
+        start = (jnp.full(rows, -1.0, z1.real.dtype), jnp.zeros(rows, label.dtype))
+        return jax.lax.scan(compare, start, tiles2)[0][1]
+
+    return jax.lax.map(search, tiles1).reshape(-1)[:count1]
+
+
+def _tiles(label: Array, z: Array, size: int) -> tuple[Array, Array]:
+    """Cut into tiles of one size; the padding carries the label -1."""
+    missing = -len(z) % size
+    label = jnp.pad(label, (0, missing), constant_values=-1)
+    z = jnp.pad(z, ((0, missing), (0, 0)), constant_values=1)
+    return label.reshape(-1, size), z.reshape(-1, size, z.shape[-1])
+
+
+def _unit(z: Array) -> Array:
+    return z / jnp.sqrt(_squared_norm(z))[..., None]
+
+
+def _squared_norm(z: Array) -> Array:
+    return jnp.sum(_square(z), axis=-1)
+
+
+def _square(z: Array) -> Array:
+    return z.real**2 + z.imag**2

@@ -1,0 +1,208 @@
+"""Kernels as linear operators over point sets: (K v)(x) = sum_b K(x, x_b) v_b.
+
+The tiled operator never holds more than chunk x chunk kernel values; only functions with *dense* in
+their name store the N1 x N2 matrix.  Row normalisation divides by sum_b |K(x, x_b)|; for kernels
+with a logarithm it runs as a streaming softmax, which cannot underflow, however narrow the kernel.
+"""
+
+import dataclasses
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float
+
+from .. import _checks
+from .._checks import AnyArray
+from ..geometry import nearest_neighbour
+from .radial import Delta
+
+
+class PairKernel(Protocol):
+    """A kernel with values for pairs of points."""
+
+    def matrix(self, z1: Array, z2: Array) -> Array:
+        """K(z1[a], z2[b]) of shape (N1, N2)."""
+        ...
+
+
+@runtime_checkable
+class LogKernel(Protocol):
+    """A positive kernel that knows its logarithm."""
+
+    def log_matrix(self, z1: Array, z2: Array) -> Array:
+        """log K(z1[a], z2[b]) of shape (N1, N2)."""
+        ...
+
+
+class Operator(Protocol):
+    """A linear map from functions on N2 points to functions on N1 points."""
+
+    def __matmul__(self, v: Any) -> Array:
+        """K v of shape (N1, c) for v of shape (N2, c)."""
+        ...
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Tiled:
+    kernel: Any
+    z1: Array
+    z2: Array
+    normalise: bool = dataclasses.field(metadata={"static": True})
+    chunk: int = dataclasses.field(metadata={"static": True})
+
+    def __matmul__(self, v: Array) -> Array:
+        return _streamed(self.kernel, self.z1, self.z2, v, self.normalise, self.chunk)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Dense:
+    matrix: Array
+
+    def __matmul__(self, v: Array) -> Array:
+        return jnp.matmul(self.matrix, v, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Gather:
+    index: Array
+    columns: int = dataclasses.field(metadata={"static": True})
+
+    def __matmul__(self, v: Array) -> Array:
+        return v[self.index]
+
+
+def tiled_operator(
+    kernel: PairKernel | Delta,
+    z1: Complex[AnyArray, "b1 k"],
+    z2: Complex[AnyArray, "b2 k"],
+    *,
+    normalise: bool = False,
+    chunk: int = 1024,
+) -> Operator:
+    """The operator that recomputes the kernel in chunk x chunk tiles whenever it is applied.
+
+    Memory is of order N1 + N2 + chunk^2, work N1 N2 kernel values an application.  The delta
+    kernel searches its nearest centres once and keeps their indices.
+
+    Args:
+        kernel: the kernel.
+        z1: where to evaluate, homogeneous coordinates (N1, n+2).
+        z2: the centres, (N2, n+2).
+        normalise: divide each row by sum_b |K(x, x_b)|.
+        chunk: points in a tile.
+    """
+    z1, z2 = _check_sets(z1, z2)
+    chunk = _checks.positive_integer("chunk", chunk)
+    if isinstance(kernel, Delta):
+        return _Gather(nearest_neighbour(z1, z2, chunk=chunk).index, len(z2))
+    return _Tiled(kernel, z1, z2, normalise, chunk)
+
+
+def dense_operator(
+    kernel: PairKernel | Delta,
+    z1: Complex[AnyArray, "b1 k"],
+    z2: Complex[AnyArray, "b2 k"],
+    *,
+    normalise: bool = False,
+) -> Operator:
+    """The operator that stores all N1 x N2 kernel values: fast to apply again, for small sets."""
+    if isinstance(kernel, Delta):
+        return tiled_operator(kernel, z1, z2)
+    return _Dense(dense(kernel, z1, z2, normalise=normalise))
+
+
+def apply(
+    kernel: PairKernel | Delta,
+    z1: Complex[AnyArray, "b1 k"],
+    z2: Complex[AnyArray, "b2 k"],
+    v: Float[AnyArray, "b2 c"],
+    *,
+    normalise: bool = False,
+    chunk: int = 1024,
+) -> Float[Array, "b1 c"]:
+    """sum_b K(z1_a, z2_b) v_b in tiles, the kernel matrix never stored.
+
+    Raises:
+        ValueError: sets or values whose shapes do not belong together, empty sets.
+
+    Source: MF 2.12 (its right-hand side).
+    """
+    v = jnp.asarray(v)
+    if v.ndim != 2 or v.shape[0] != len(z2):
+        raise ValueError(f"v: expected shape ({len(z2)}, c), a row for each centre, got {v.shape}")
+    return tiled_operator(kernel, z1, z2, normalise=normalise, chunk=chunk) @ v
+
+
+def dense(
+    kernel: PairKernel | Delta,
+    z1: Complex[AnyArray, "b1 k"],
+    z2: Complex[AnyArray, "b2 k"],
+    *,
+    normalise: bool = False,
+) -> Float[Array, "b1 b2"]:
+    """The N1 x N2 matrix K(z1_a, z2_b)."""
+    z1, z2 = _check_sets(z1, z2)
+    if isinstance(kernel, Delta):
+        index = nearest_neighbour(z1, z2).index
+        return (index[:, None] == jnp.arange(len(z2))).astype(z1.real.dtype)
+    return _dense_matrix(kernel, z1, z2, normalise)
+
+
+@jax.jit(static_argnames="normalise")
+def _dense_matrix(kernel: Any, z1: Array, z2: Array, normalise: bool) -> Array:
+    if not normalise:
+        return kernel.matrix(z1, z2)
+    if isinstance(kernel, LogKernel):
+        return jax.nn.softmax(kernel.log_matrix(z1, z2), axis=1)
+    matrix = kernel.matrix(z1, z2)
+    return matrix / jnp.sum(jnp.abs(matrix), axis=1, keepdims=True)
+
+
+@jax.jit(static_argnames=("normalise", "chunk"))
+def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chunk: int) -> Array:
+    rows, columns = min(chunk, len(z1)), min(chunk, len(z2))
+    padding = -len(z2) % columns
+    present = jnp.pad(jnp.ones(len(z2), bool), (0, padding)).reshape(-1, columns)
+    centres = jnp.pad(z2, ((0, padding), (0, 0)), mode="edge").reshape(-1, columns, z2.shape[1])
+    values = jnp.pad(v, ((0, padding), (0, 0))).reshape(-1, columns, v.shape[1])
+    logarithmic = normalise and isinstance(kernel, LogKernel)
+
+    def tile(z: Array) -> Array:
+        def add(carry: tuple[Array, Array, Array], other: tuple[Array, Array, Array]) -> tuple:
+            total, size, top = carry
+            w, u, there = other
+            if logarithmic:
+                exponent = jnp.where(there, kernel.log_matrix(z, w), -jnp.inf)
+                new_top = jnp.maximum(top, jnp.max(exponent, axis=1))
+                matrix = jnp.exp(exponent - new_top[:, None])
+                shrink = jnp.exp(top - new_top)
+                total, size, top = total * shrink[:, None], size * shrink, new_top
+            else:
+                matrix = jnp.where(there, kernel.matrix(z, w), 0)
+            total = total + jnp.matmul(matrix, u, precision=jax.lax.Precision.HIGHEST)
+            return (total, size + jnp.sum(jnp.abs(matrix), axis=1), top), None
+
+        dtype = jnp.result_type(v.dtype, z.real.dtype)
+        start = (
+            jnp.zeros((len(z), v.shape[1]), dtype),
+            jnp.zeros(len(z), dtype),
+            jnp.full(len(z), -jnp.inf, dtype),
+        )
+        (total, size, _), _ = jax.lax.scan(add, start, (centres, values, present))
+        return total / size[:, None] if normalise else total
+
+    missing = -len(z1) % rows
+    blocks = jnp.pad(z1, ((0, missing), (0, 0)), mode="edge").reshape(-1, rows, z1.shape[1])
+    return jax.lax.map(tile, blocks).reshape(-1, v.shape[1])[: len(z1)]
+
+
+def _check_sets(z1: AnyArray, z2: AnyArray) -> tuple[Array, Array]:
+    first = _checks.homogeneous_coordinates("z1", z1)
+    second = _checks.homogeneous_coordinates("z2", z2, first.shape[-1])
+    if first.ndim != 2 or second.ndim != 2:
+        raise ValueError(f"z1, z2: expected shape (N, n+2), got {first.shape} and {second.shape}")
+    return first, second
