@@ -1,9 +1,9 @@
 """How good a metric is: the numbers every result of this library reports.
 
-sigma alone says nothing about a metric that is not built from a potential: for n >= 2 any metric times
-eta^(-1/n) has sigma = 0.  So sigma stands beside positivity, the Kaehler defect, the chart mismatch
-and the volume.  Metrics come as arrays ``g`` of shape (N, n, n), each point in its own chart, or as
-callables ``metric(z, chart)`` where derivatives or other charts are needed.
+sigma alone says nothing about a metric that is not built from a potential: for n >= 2 any metric
+times eta^(-1/n) has sigma = 0.  So sigma stands beside positivity, the Kaehler defect, the chart
+mismatch and the volume.  Metrics come as arrays ``g`` of shape (N, n, n), each point in its own
+chart, or as callables ``metric(z, chart)`` where derivatives or other charts are needed.
 """
 
 from collections.abc import Callable
@@ -171,7 +171,7 @@ def positive_fraction(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Ar
 
 
 def kaehler_defect(metric: Metric, points: Points, *, chunk: int = 256) -> Float[Array, ""]:
-    """How far the metric is from being Kaehler: weighted mean of |d_a g_(b cbar) - d_b g_(a cbar)|_g.
+    """How far from Kaehler: weighted mean of |d_a g_(b cbar) - d_b g_(a cbar)|_g, made scale-free.
 
     The norm is the one of g; the mean is multiplied by Vol(g)^(1/2n), so that neither the scale of
     the metric nor the chart matters.  Zero for g = d dbar K, and for n = 1.

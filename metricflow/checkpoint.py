@@ -1,0 +1,174 @@
+"""Metrics on disk: one file format for every model, readable without running anything in it.
+
+A metric file is a NumPy ``.npz`` archive (arrays only, no pickles) with an entry ``header``: JSON
+text that holds the format version, the program version and the tree of model classes, whose fields
+are numbers, strings or names of arrays in the archive.  Files appear under their name only when
+complete.
+"""
+
+import dataclasses
+import io
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._version import __version__
+from .flows import KernelMetric
+from .geometry import FubiniStudyMetric, Hypersurface
+from .kernels import Delta, Exponential, Gaussian, ReluNTK
+
+FORMAT = "metricflow metric"
+FORMAT_VERSION = 1
+
+_CLASSES: dict[str, Any] = {
+    cls.__name__: cls
+    for cls in (
+        Delta,
+        Exponential,
+        FubiniStudyMetric,
+        Gaussian,
+        Hypersurface,
+        KernelMetric,
+        ReluNTK,
+    )
+}
+_METRICS = (FubiniStudyMetric, KernelMetric)
+
+
+def save_metric(path: str | os.PathLike, metric: Any, *, provenance: dict | None = None) -> None:
+    """Write a metric to one file.
+
+    Args:
+        path: where; an existing file is replaced in one step once the new one is complete.
+        metric: a callable metric of this library.
+        provenance: JSON data to keep beside it: command, seed, results.
+
+    Raises:
+        TypeError: an object that the format does not know.
+        ValueError: NaN or infinity in the arrays.
+        FileNotFoundError: the folder does not exist.
+    """
+    if not isinstance(metric, _METRICS):
+        raise TypeError(
+            f"metric: expected one of {[c.__name__ for c in _METRICS]}, got {type(metric).__name__}"
+        )
+    arrays: dict[str, np.ndarray] = {}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "metricflow": __version__,
+        "provenance": provenance or {},
+        "metric": _encode(metric, arrays, "metric"),
+    }
+    buffer = io.BytesIO()
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez_compressed(buffer, header=text, **arrays)  # type: ignore[arg-type]
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def load_metric(path: str | os.PathLike) -> Any:
+    """Read a metric that :func:`save_metric` wrote; calling it gives the same numbers.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a metric file, damaged, written by a newer format, or float64 data while
+            jax runs in float32.
+    """
+    header, arrays = _read(Path(path))
+    metric = _decode(header["metric"], arrays, Path(path))
+    if not isinstance(metric, _METRICS):
+        raise ValueError(f"{path}: holds a {type(metric).__name__}, not a metric")
+    wide = any(
+        a.dtype in (np.float64, np.complex128) for n, a in arrays.items() if "manifold" not in n
+    )
+    if wide and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            f"{path}: was computed in float64 but jax runs in float32; call "
+            "jax.config.update('jax_enable_x64', True) at the top of the program"
+        )
+    return metric
+
+
+def read_provenance(path: str | os.PathLike) -> dict:
+    """The JSON data that was saved beside a metric."""
+    return _read(Path(path))[0]["provenance"]
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is visible under its name only when it is complete and on disk."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
+    if type(value).__name__ in _CLASSES and dataclasses.is_dataclass(value):
+        fields = {
+            field.name: _encode(getattr(value, field.name), arrays, f"{name}.{field.name}")
+            for field in dataclasses.fields(value)
+        }
+        return {"class": type(value).__name__, "fields": fields}
+    if isinstance(value, jax.Array | np.ndarray):
+        array = np.asarray(value)
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{name}: NaN or infinity cannot be saved as a metric")
+        arrays[name] = array
+        return {"array": name}
+    if isinstance(value, tuple | list):
+        return {"tuple": [_encode(item, arrays, name) for item in value]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{name}: the metric file format does not know {type(value).__name__}")
+
+
+def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "array" in value:
+        if value["array"] not in arrays:
+            raise ValueError(f"{path}: the array {value['array']} is missing, the file is damaged")
+        return arrays[value["array"]]
+    if "tuple" in value:
+        return tuple(_decode(item, arrays, path) for item in value["tuple"])
+    cls = _CLASSES.get(value.get("class", ""))
+    if cls is None:
+        raise ValueError(f"{path}: unknown model {value.get('class')!r}; update metricflow")
+    try:
+        return cls(**{k: _decode(v, arrays, path) for k, v in value["fields"].items()})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{path}: {value['class']} does not fit this version: {error}") from None
+
+
+def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop("header").tobytes().decode())
+        found = header["format"]
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path}: not a metric file, or damaged ({type(error).__name__})"
+        ) from None
+    if found != FORMAT or not isinstance(header.get("format_version"), int):
+        raise ValueError(f"{path}: not a metric file")
+    if header["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: format {header['format_version']} is newer than {FORMAT_VERSION}, which this "
+            "version reads; update metricflow"
+        )
+    return header, arrays
