@@ -1,9 +1,28 @@
-"""Metric flows: d(state)/dt = -M(state) . dE(state), with M a kernel or an inverse metric."""
+"""Metric flows: d(state)/dt = -M(state) . dE(state), with M a kernel or an inverse metric.
 
-import jax as _jax
+The catalogue:
 
-from ._jax_version import refuse_broken_jax as _refuse_broken_jax
+- :mod:`metricflow.geometry`: hypersurfaces, points on them, charts, Fubini-Study metric, distances
+- :mod:`metricflow.energies`: pointwise losses of a metric and their variations
+- :mod:`metricflow.diagnostics`: how good a metric is
+- :mod:`metricflow.kernels`: Gaussian, exponential, delta and infinite-width kernels as operators
+- :mod:`metricflow.flows`: metric flows of a kernel
+- :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
+- :mod:`metricflow.plotting` (not imported here, needs matplotlib)
+"""
 
-_refuse_broken_jax(_jax.__version__)
-from ._version import __version__  # noqa: E402
-from . import geometry  # noqa: E402
+from . import _jax_version as _jax_version  # first: refuses a jax that computes wrong numbers
+from . import diagnostics, energies, flows, geometry, kernels
+from ._version import __version__
+from .checkpoint import load_metric, save_metric
+
+__all__ = [
+    "__version__",
+    "diagnostics",
+    "energies",
+    "flows",
+    "geometry",
+    "kernels",
+    "load_metric",
+    "save_metric",
+]

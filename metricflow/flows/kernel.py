@@ -165,7 +165,8 @@ class KernelFlow:
         kernel: Gaussian, Exponential, Delta, ReluNTK or anything with ``matrix(z1, z2)``.
         step_size: dt.
         power: p of the loss |1 - eta|^p; 1 is the paper's loss, 2 converges.
-        gradient: ``"euclidean"`` or ``"covariant"``, see :func:`metricflow.energies.sigma_loss_variation`.
+        gradient: ``"euclidean"`` or ``"covariant"``, see
+            :func:`metricflow.energies.sigma_loss_variation`.
         measure: weights m_b: ``"sum"`` 1 (MF 2.3), ``"mean"`` 1/N, ``"calabi_yau"`` w_b / sum w,
             the Monte Carlo form of the integral over mu_CY (MF 2.4).
         normalise: divide the rows of the kernel by their sums.

@@ -60,14 +60,10 @@ def permute_to_chart(
     ambient = z.shape[-1]
     local = iter(range(ambient - 2))
     places = _local_indices(chart, ambient)
-    order = [
-        chart[..., 0]
-        if i == home[0]
-        else chart[..., 1]
-        if i == home[1]
-        else places[..., next(local)]
-        for i in range(ambient)
-    ]
+    order = []
+    for i in range(ambient):
+        role = home.index(i) if i in home else None
+        order.append(places[..., next(local)] if role is None else chart[..., role])
     return jnp.take_along_axis(z, jnp.stack(order, axis=-1), axis=-1)
 
 

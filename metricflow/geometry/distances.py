@@ -84,10 +84,9 @@ def nearest_neighbour(
 ) -> NearestNeighbour:
     """For each point of z1 the nearest point of z2, or of z1 itself other than the point.
 
-    Streams over tiles of ``chunk`` x ``chunk`` pairs: memory is of order chunk^2 whatever the sizes.  The
-    search compares |<z1, z2>|^2; the distance of the winner is then computed accurately.  In
-    float32 two candidates that differ by less than about 1e-3 in d may be confused when both are
-    closer than that.
+    Streams over tiles of ``chunk`` x ``chunk`` pairs: memory is of order chunk^2 whatever the
+    sizes.  The search compares |<z1, z2>|^2; the distance of the winner is then computed
+    accurately.  In float32 candidates closer than about 1e-3 may be confused with each other.
 
     Args:
         z1: shape (N1, n+2).

@@ -16,7 +16,7 @@ from .sampling import Points
 def fubini_study_metric(points: Points, *, scale: float = 1.0) -> Complex[Array, "b n n"]:
     """g_FS[a, b] = d_a dbar_b log |z|^2 pulled back, each point in its own chart.
 
-    g = J (1 / |z|^2 - zbar z^T / |z|^4) J^dagger, times ``scale`` (1/pi is the other common choice).
+    g = J (1 / |z|^2 - zbar z^T / |z|^4) J^dagger, times ``scale`` (1/pi is also common).
     """
     return scale * _pulled_back(points.z, points.pullback)
 
@@ -35,7 +35,7 @@ def fubini_study_determinant(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class FubiniStudyMetric:
-    """The Fubini-Study metric as a callable: ``metric(z)`` is g at z in the chart ``metric.chart(z)``."""
+    """Fubini-Study as a callable: ``metric(z)`` is g at z in the chart ``metric.chart(z)``."""
 
     manifold: Hypersurface
 

@@ -1,8 +1,8 @@
 """Small Hermitian matrices in bulk: real components, determinant, inverse, positivity.
 
 The matrices are n x n with n of 1 to 4 and there are many of them, so the algebra is unrolled over
-the indices: plain elementwise arithmetic that fuses on every device, where a call to LAPACK for each
-matrix would dominate.
+the indices: plain elementwise arithmetic that fuses on every device, where a call to LAPACK for
+each matrix would dominate.
 """
 
 import jax.numpy as jnp

@@ -93,7 +93,7 @@ class Delta:
     """K(x, x_b) = 1 if x_b is the centre nearest to x, else 0.
 
     The semi-local kernel of the paper: a point takes over the update of its nearest centre.  It is
-    the limit of the row-normalised :class:`Gaussian` for width -> 0, and it is locally constant in x.
+    the limit of the row-normalised :class:`Gaussian` for width -> 0, and locally constant in x.
 
     Source: MF 3.2 (Metrics from a Delta kernel).
     """
