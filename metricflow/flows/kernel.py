@@ -49,7 +49,7 @@ class KernelFlowState(NamedTuple):
         g: the metric at the training points, (N, n, n).
         coefficients: a_b as real Hermitian components, (N, n^2).
         kappa: Vol_g / Vol_Omega in use.
-        count: good steps taken.
+        steps: good steps taken.
         result: a :class:`Result` code; once it is not SUCCESSFUL the state no longer moves.
     """
 
@@ -58,7 +58,7 @@ class KernelFlowState(NamedTuple):
     g: Complex[Array, "b n n"]
     coefficients: Float[Array, "b n2"]
     kappa: Float[Array, ""]
-    count: Int[Array, ""]
+    steps: Int[Array, ""]
     result: Int[Array, ""]
 
 
@@ -217,15 +217,15 @@ class KernelFlow:
         """
         _home(points)
         g = fubini_study_metric(points)
-        count = jnp.zeros((), jnp.int32)
+        zero = jnp.zeros((), jnp.int32)
         return KernelFlowState(
-            points=jax.tree.map(jnp.asarray, points),
+            points=points,
             operator=self._operator(points.z, points.z, dense, chunk),
             g=g,
             coefficients=jnp.zeros((len(g), g.shape[-1] ** 2), g.real.dtype),
             kappa=kappa_estimate(g, points),
-            count=count,
-            result=count + Result.SUCCESSFUL,
+            steps=zero,
+            result=zero + Result.SUCCESSFUL,
         )
 
     def step(self, state: KernelFlowState) -> tuple[KernelFlowState, KernelFlowInfo]:
@@ -273,7 +273,7 @@ class KernelFlow:
                 good, state.coefficients + self.step_size * source, state.coefficients
             ),
             kappa=kappa,
-            count=state.count + good,
+            steps=state.steps + good,
             result=result,
         )
         return moved, info
@@ -300,7 +300,7 @@ class KernelFlow:
             observe = jax.tree_util.Partial(observe)
         state, info, seen = _run(self, state, steps, observe)
         if throw and not _checks.is_traced(state) and int(state.result) != Result.SUCCESSFUL:
-            raise FlowError(Result(int(state.result)), int(state.count))
+            raise FlowError(Result(int(state.result)), int(state.steps))
         return state, info, seen
 
     def metric(self, manifold: Hypersurface, state: KernelFlowState) -> KernelMetric:
@@ -370,8 +370,8 @@ def _run(flow: KernelFlow, state: KernelFlowState, steps: int, observe: Any) -> 
         carry, info = flow.step(carry)
         return carry, (info, None if observe is None else observe(carry))
 
-    state, (info, seen) = jax.lax.scan(one, state, length=steps)
-    return state, info, seen
+    last, outputs = jax.lax.scan(one, state, length=steps)
+    return last, *outputs
 
 
 def _home(points: Points) -> Chart:

@@ -16,10 +16,10 @@ _SERIES = (1, 1 / 3, 8 / 45, 4 / 35, 128 / 1575, 128 / 2079, 1024 / 21021, 128 /
 
 
 class NearestNeighbour(NamedTuple):
-    """Index into the second set and Fubini-Study distance of the nearest neighbour, each (N1,)."""
+    """Which point of the second set is nearest, and how far away it is, each (N1,)."""
 
-    index: Int[Array, " b"]
-    distance: Float[Array, " b"]
+    indices: Int[Array, " b"]
+    distances: Float[Array, " b"]
 
 
 def fubini_study_distance(

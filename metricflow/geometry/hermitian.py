@@ -5,6 +5,8 @@ the indices: plain elementwise arithmetic that fuses on every device, where a ca
 each matrix would dominate.
 """
 
+import itertools
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
@@ -41,7 +43,7 @@ def hermitian_unpack(components: Float[AnyArray, "*b n2"]) -> Complex[Array, "*b
     pairs = n * (n - 1) // 2
     upper = half * (components[..., n : n + pairs] + 1j * components[..., n + pairs :])
     entries: dict[tuple[int, int], Array] = {}
-    for pair, (a, b) in enumerate(zip(*np.triu_indices(n, 1), strict=True)):
+    for pair, (a, b) in enumerate(itertools.combinations(range(n), 2)):
         entries[a, b], entries[b, a] = upper[..., pair], upper[..., pair].conj()
     for a in range(n):
         entries[a, a] = components[..., a].astype(upper.dtype)

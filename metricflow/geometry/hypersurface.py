@@ -50,7 +50,10 @@ class Hypersurface:
         return self.ambient - 2
 
     def __repr__(self) -> str:
-        return f"Hypersurface(dim={self.dim}, monomials={len(self.exponents)}, symmetric={self.symmetric})"
+        return (
+            f"Hypersurface(dim={self.dim}, monomials={len(self.exponents)}, "
+            f"symmetric={self.symmetric})"
+        )
 
 
 def hypersurface(

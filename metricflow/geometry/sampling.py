@@ -37,12 +37,12 @@ class Points(NamedTuple):
             correlated, lines are independent.
     """
 
-    z: Complex[AnyArray, "b k"]
-    chart: Int[AnyArray, "b 2"]
-    weight: Float[AnyArray, " b"]
-    omega2: Float[AnyArray, " b"]
-    pullback: Complex[AnyArray, "b n k"]
-    line: Int[AnyArray, " b"]
+    z: Complex[Array, "b k"]
+    chart: Int[Array, "b 2"]
+    weight: Float[Array, " b"]
+    omega2: Float[Array, " b"]
+    pullback: Complex[Array, "b n k"]
+    line: Int[Array, " b"]
 
 
 def sample_points(

@@ -60,8 +60,8 @@ class ReluNTK:
         weight, bias = self.weight_std**2, self.bias_std**2
         q1 = (weight * jnp.sum(x**2, axis=-1) / dimension + bias)[:, None]
         q2 = (weight * jnp.sum(y**2, axis=-1) / dimension + bias)[None, :]
-        apart = sum((x[:, None, i] - y[None, :, i]) ** 2 for i in range(dimension))
-        together = sum((x[:, None, i] + y[None, :, i]) ** 2 for i in range(dimension))
+        apart = jnp.asarray(sum((x[:, None, i] - y[None, :, i]) ** 2 for i in range(dimension)))
+        together = jnp.asarray(sum((x[:, None, i] + y[None, :, i]) ** 2 for i in range(dimension)))
         distance2 = weight * apart / dimension
         sum2 = weight * together / dimension + 4 * bias
         theta = (q1 + q2 - distance2) / 2

@@ -69,7 +69,6 @@ class _Dense:
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Gather:
     index: Array
-    columns: int = dataclasses.field(metadata={"static": True})
 
     def __matmul__(self, v: Array) -> Array:
         return v[self.index]
@@ -98,7 +97,7 @@ def tiled_operator(
     z1, z2 = _check_sets(z1, z2)
     chunk = _checks.positive_integer("chunk", chunk)
     if isinstance(kernel, Delta):
-        return _Gather(nearest_neighbour(z1, z2, chunk=chunk).index, len(z2))
+        return _Gather(nearest_neighbour(z1, z2, chunk=chunk).indices)
     return _Tiled(kernel, z1, z2, normalise, chunk)
 
 
@@ -147,7 +146,7 @@ def dense(
     """The N1 x N2 matrix K(z1_a, z2_b)."""
     z1, z2 = _check_sets(z1, z2)
     if isinstance(kernel, Delta):
-        index = nearest_neighbour(z1, z2).index
+        index = nearest_neighbour(z1, z2).indices
         return (index[:, None] == jnp.arange(len(z2))).astype(z1.real.dtype)
     return _dense_matrix(kernel, z1, z2, normalise)
 
