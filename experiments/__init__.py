@@ -1,0 +1,1 @@
+"""Experiments: one file each, started as ``python -m experiments.<name>``."""

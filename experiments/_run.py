@@ -1,0 +1,281 @@
+"""What every experiment shares: flags, the results folder, records, resume, figures.
+
+An experiment is a frozen config, a ``run(config, record)`` that computes in stages, and a
+``draw(result, folder)`` that makes figures from stored numbers alone.  A stage that finished is on
+disk (one line of ``metrics.jsonl``); a resumed run reads it back instead of computing it again, so
+an interrupted run loses at most the stage it was in.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import fcntl
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from metricflow.checkpoint import write_atomically
+
+log = logging.getLogger("experiments")
+
+_PACKAGES = ("metricflow-jax", "jax", "jaxlib", "numpy", "scipy", "matplotlib")
+_FIGURE_BYTES = 1_000_000
+
+
+class Record:
+    """The stages of a run: in memory, and on disk if there is a folder."""
+
+    def __init__(self, folder: Path | None = None):
+        """Start a record, or read the finished stages of an earlier run from the folder."""
+        self.folder = folder
+        self.stages: dict[str, dict] = {}
+        self._timers: dict[str, float] = {}
+        self._compile = _CompileClock()
+        if folder is not None and self._file.exists():
+            self._read()
+
+    @property
+    def _file(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "metrics.jsonl"
+
+    def stage(self, name: str, compute: Callable[[], dict]) -> dict:
+        """The result of ``compute()``, from the record if this stage was finished before."""
+        if name in self.stages:
+            log.info("%s: finished before", name)
+            return self.stages[name]["result"]
+        self._timers = {}
+        compiled, start = self._compile.seconds, time.perf_counter()
+        result = compute()
+        seconds = {
+            **self._timers,
+            "compile": self._compile.seconds - compiled,
+            "total": time.perf_counter() - start,
+        }
+        line = {"stage": name, "seconds": seconds, "result": result}
+        # the same numbers whether they come from memory or from disk
+        text = json.dumps(line, allow_nan=False)
+        self.stages[name] = json.loads(text)
+        if self.folder is not None:
+            with self._file.open("a") as file:
+                file.write(text + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        log.info("%s: %.1f s", name, seconds["total"])
+        return self.stages[name]["result"]
+
+    @contextlib.contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the time of a block to the seconds of the current stage, compilation excluded."""
+        compiled, start = self._compile.seconds, time.perf_counter()
+        yield
+        spent = time.perf_counter() - start - (self._compile.seconds - compiled)
+        self._timers[name] = self._timers.get(name, 0.0) + max(spent, 0.0)
+
+    def seconds(self, name: str) -> float:
+        """The seconds of one kind, added up over all stages, earlier processes included."""
+        return sum(stage["seconds"].get(name, 0.0) for stage in self.stages.values())
+
+    def file(self, name: str) -> Path | None:
+        """A path in the results folder, its parent made; None without a folder."""
+        if self.folder is None:
+            return None
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _read(self) -> None:
+        complete = []
+        for text in self._file.read_text().splitlines():
+            try:
+                line = json.loads(text)
+                self.stages[line["stage"]] = line
+            except (json.JSONDecodeError, KeyError, TypeError):
+                log.warning("metrics.jsonl: dropped an incomplete line")
+                continue
+            complete.append(text)
+        write_atomically(self._file, "".join(text + "\n" for text in complete).encode())
+
+
+class _CompileClock:
+    """Seconds that jax spent tracing, lowering and compiling in this process."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, duration: float, **_: Any) -> None:
+        if event.startswith("/jax/core/compile/"):
+            self.seconds += duration
+
+
+def launch(
+    argv: Sequence[str] | None,
+    *,
+    experiment: str,
+    description: str,
+    add_flags: Callable[[argparse.ArgumentParser], None],
+    configure: Callable[[argparse.Namespace], Any],
+    run: Callable[[Any, Record], dict],
+    draw: Callable[[dict, Path], None],
+) -> int:
+    """The ``main`` of an experiment; returns the exit status.
+
+    Results go to ``OUT/<experiment>/<NAME>/``: config.json, environment.json, metrics.jsonl (a
+    line a stage), result.json, figures/*.png and what the experiment saves.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m experiments.{experiment}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add_flags(parser)
+    group = parser.add_argument_group("results")
+    group.add_argument("--out", type=Path, default=Path("results"), help="folder of all results")
+    group.add_argument("--name", help="name of this run; by default that of the preset")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    group.add_argument("--force", action="store_true", help="delete earlier results of this name")
+    group.add_argument("--redraw", action="store_true", help="only draw the stored numbers again")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments = parser.parse_args(argv)
+    _log_to_terminal()
+    try:
+        config = configure(arguments)
+        folder = arguments.out / experiment / (arguments.name or arguments.preset)
+        if arguments.redraw:
+            draw(_stored_result(folder), folder / "figures")
+            return 0
+        with _opened(folder, config, arguments, argv):
+            result = run(config, Record(folder))
+            _write_json(folder / "result.json", result | {"command": _command(experiment, argv)})
+            draw(_stored_result(folder), folder / "figures")
+        log.info("results: %s", folder)
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; go on with --resume", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def _log_to_terminal() -> None:
+    """One line a stage on standard error, from the experiments only: jax's own logs stay quiet."""
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a matplotlib figure as PNG and close it.
+
+    Raises:
+        ValueError: larger than the 1 MB that published figures may have.
+    """
+    import matplotlib.pyplot as plt
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    if path.stat().st_size > _FIGURE_BYTES:
+        raise ValueError(f"{path}: figures stay under 1 MB")
+
+
+def finite_or_none(value: float) -> float | None:
+    """JSON has no NaN and no infinity: null stands for them."""
+    return value if math.isfinite(value) else None
+
+
+@contextlib.contextmanager
+def _opened(
+    folder: Path, config: Any, arguments: argparse.Namespace, argv: Sequence[str] | None
+) -> Iterator[None]:
+    """The results folder, new or resumed, held by this process alone."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    wanted = json.loads(json.dumps(dataclasses.asdict(config)))
+    lock_path = folder.parent / f".{folder.name}.lock"
+    with lock_path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another run is writing there; give another --name"
+            ) from None
+        if folder.exists() and any(folder.iterdir()):
+            if arguments.force:
+                shutil.rmtree(folder)
+            elif arguments.resume:
+                _check_same(folder, wanted)
+            else:
+                raise ValueError(
+                    f"{folder} exists: --resume goes on with it, --force deletes it, "
+                    "or give another --name"
+                )
+        folder.mkdir(exist_ok=True)
+        _write_json(folder / "config.json", wanted)
+        _write_json(folder / "environment.json", _environment(argv))
+        yield
+
+
+def _check_same(folder: Path, wanted: dict) -> None:
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    try:
+        stored = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        raise ValueError(f"{path}: damaged; start again with --force") from None
+    differing = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
+    if differing:
+        raise ValueError(
+            f"{folder}: was made with other settings ({', '.join(differing)}); resume with the "
+            "same flags, or give another --name"
+        )
+
+
+def _stored_result(folder: Path) -> dict:
+    path = folder / "result.json"
+    if not path.exists():
+        raise ValueError(f"{path}: no finished run there")
+    return json.loads(path.read_text())
+
+
+def _environment(argv: Sequence[str] | None) -> dict:
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "devices": [f"{d.platform}:{d.device_kind}" for d in jax.devices()],
+        "x64": bool(jax.config.jax_enable_x64),  # type: ignore[attr-defined]
+        "versions": versions,
+        "arguments": list(sys.argv[1:] if argv is None else argv),
+    }
+
+
+def _command(experiment: str, argv: Sequence[str] | None) -> str:
+    given = list(sys.argv[1:] if argv is None else argv)
+    return " ".join(["python", "-m", f"experiments.{experiment}", *given])
+
+
+def _write_json(path: Path, content: dict) -> None:
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
