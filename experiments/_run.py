@@ -115,9 +115,9 @@ class _CompileClock:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._add)
 
-    def _add(self, event: str, duration: float, **_: Any) -> None:
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.seconds += duration
+            self.seconds += duration_secs
 
 
 def launch(

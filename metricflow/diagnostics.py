@@ -6,6 +6,8 @@ mismatch and the volume.  Metrics come as arrays ``g`` of shape (N, n, n), each 
 chart, or as callables ``metric(z, chart)`` where derivatives or other charts are needed.
 """
 
+import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -32,7 +34,10 @@ from .geometry import (
 class Metric(Protocol):
     """A metric that can be evaluated anywhere: g (..., n, n) at z (..., n+2) in a chart."""
 
-    manifold: Hypersurface
+    @property
+    def manifold(self) -> Hypersurface:
+        """The hypersurface it lives on."""
+        ...
 
     def __call__(self, z: Any, chart: Any = None) -> Array:
         """g[a, b] at z, in ``chart`` or by default in ``chart(z)``."""
@@ -58,6 +63,7 @@ class Diagnostics(NamedTuple):
     notes: dict[str, str]
 
 
+@jax.jit
 def kappa_estimate(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """kappa = Vol_g / Vol_Omega = sum w (det g / |Omega|^2) / sum w, from these points.
 
@@ -70,6 +76,7 @@ def kappa_estimate(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array
     return jnp.sum(points.weight * ratio) / jnp.sum(points.weight)
 
 
+@jax.jit
 def eta(
     g: Complex[AnyArray, "b n n"], points: Points, kappa: Float[Array, ""] | float | None = None
 ) -> Float[Array, " b"]:
@@ -82,6 +89,7 @@ def eta(
     return volume_ratio_eta(jnp.asarray(g), jnp.asarray(points.omega2), kappa)
 
 
+@jax.jit
 def sigma_measure(
     g: Complex[AnyArray, "b n n"], points: Points, *, kappa: Float[Array, ""] | float | None = None
 ) -> Float[Array, ""]:
@@ -104,6 +112,7 @@ def sigma_measure(
     return jnp.sum(points.weight * gap) / jnp.sum(points.weight)
 
 
+@jax.jit
 def sigma_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """The standard error of :func:`sigma_measure`, with random lines as the independent units.
 
@@ -143,6 +152,7 @@ def gain(
     return jnp.mean(jnp.abs(1 - eta(reference, points))) / jnp.mean(jnp.abs(1 - eta(g, points)))
 
 
+@jax.jit
 def volume_ratio(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """Vol(g) / Vol(g_FS), the sample mean of det g / det g_FS (the law of the sample is FS)."""
     _check(g, points)
@@ -150,6 +160,7 @@ def volume_ratio(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, 
     return jnp.mean(hermitian_determinant(g) / hermitian_determinant(reference))
 
 
+@jax.jit
 def relative_eigenvalues(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, "b n"]:
     """The eigenvalues of g_FS^-1 g in increasing order, which no choice of chart changes."""
     _check(g, points)
@@ -181,7 +192,10 @@ def kaehler_defect(metric: Metric, points: Points, *, chunk: int = 256) -> Float
         points: the points, in the charts to differentiate in.
         chunk: points differentiated at a time.
     """
+    return _compiled(_kaehler_defect, metric)(metric, points, chunk)
 
+
+def _kaehler_defect(metric: Metric, points: Points, chunk: int) -> Array:
     def at(point: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         z, chart, jacobian = point
         derivative = jax.vmap(
@@ -213,30 +227,37 @@ def chart_mismatch(metric: Metric, points: Points, *, margin: float = 0.5) -> Fl
         points: the points.
         margin: between 0 (every chart) and 1 (none).
     """
+    return _compiled(_chart_mismatch, metric)(metric, points, margin)
+
+
+def _chart_mismatch(metric: Metric, points: Points, margin: float) -> Array:
     manifold = metric.manifold
     own = metric(points.z, points.chart)
     size = jnp.abs(points.z)
     slope = jnp.abs(gradient(manifold, points.z))
     # the largest slope among the candidates for elimination, in each point's own chart
     steepest = jnp.take_along_axis(slope, jnp.asarray(points.chart)[:, 1:], axis=1)
-    total, weight = jnp.zeros((), size.dtype), jnp.zeros((), size.dtype)
-    for scaled in range(manifold.ambient):
-        for eliminated in range(manifold.ambient):
-            if scaled == eliminated:
-                continue
-            other = jnp.broadcast_to(jnp.array([scaled, eliminated]), points.chart.shape)
-            allowed = (
-                (size[:, scaled] >= margin * jnp.max(size, axis=1))
-                & (slope[:, eliminated] >= margin * steepest[:, 0])
-                & jnp.any(other != points.chart, axis=1)
-            )
-            here = metric(points.z, other)
-            change = transition(manifold, points.z, points.chart, other)
-            moved = jnp.einsum("bac,bcd,bed->bae", change, own, change.conj())
-            mismatch = _tensor_norm(here - moved, hermitian_inverse(here))
-            used = jnp.where(allowed, points.weight, 0)
-            total = total + jnp.sum(jnp.where(allowed, used * mismatch, 0))
-            weight = weight + jnp.sum(used)
+
+    def add(carry: tuple[Array, Array], pair: Array) -> tuple[tuple[Array, Array], None]:
+        total, weight = carry
+        scaled, eliminated = pair
+        other = jnp.broadcast_to(pair, points.chart.shape)
+        allowed = (
+            (jnp.take(size, scaled, axis=1) >= margin * jnp.max(size, axis=1))
+            & (jnp.take(slope, eliminated, axis=1) >= margin * steepest[:, 0])
+            & jnp.any(other != points.chart, axis=1)
+        )
+        here = metric(points.z, other)
+        change = transition(manifold, points.z, points.chart, other)
+        moved = jnp.einsum("bac,bcd,bed->bae", change, own, change.conj())
+        mismatch = _tensor_norm(here - moved, hermitian_inverse(here))
+        used = jnp.where(allowed, points.weight, 0)
+        total = total + jnp.sum(jnp.where(allowed, used * mismatch, 0))
+        return (total, weight + jnp.sum(used)), None
+
+    pairs = jnp.array(list(itertools.permutations(range(manifold.ambient), 2)))
+    zero = jnp.zeros((), size.dtype)
+    (total, weight), _ = jax.lax.scan(add, (zero, zero), pairs)
     return total / weight
 
 
@@ -278,6 +299,18 @@ def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -
         positive_fraction=float(jnp.mean((eigenvalues[:, 0] > 0).astype(eigenvalues.dtype))),
         notes=notes,
     )
+
+
+def _compiled(function: Callable[..., Array], metric: Metric) -> Callable[..., Array]:
+    """``function`` jitted if the metric is a pytree, so that a second call does not compile."""
+    if any(leaf is metric for leaf in jax.tree.leaves(metric)):
+        return function
+    return _jitted(function)
+
+
+@functools.cache
+def _jitted(function: Callable[..., Array]) -> Callable[..., Array]:
+    return jax.jit(function, static_argnums=2)
 
 
 def _tensor_norm(h: Array, inverse: Array) -> Array:

@@ -137,19 +137,7 @@ class KernelMetric:
     ) -> Complex[Array, "*b n n"]:
         """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
         z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)
-        chart = self.chart(z) if chart is None else jnp.asarray(chart)
-        reference = FubiniStudyMetric(self.manifold)(z, chart)
-        here = chart if self.manifold.symmetric else jnp.asarray(self.home)
-        at = permute_to_chart(chart_coordinates(z, here), here, self.home)
-        flat = at.reshape(-1, self.manifold.ambient)
-        correction = apply(
-            self.kernel, flat, self.centres, self.coefficients, normalise=self.normalise
-        )
-        correction = hermitian_unpack(correction).reshape(reference.shape)
-        if self.manifold.symmetric:
-            return reference + correction
-        change = transition(self.manifold, z, self.home, chart)
-        return reference + jnp.einsum("...ac,...cd,...ed->...ae", change, correction, change.conj())
+        return _evaluate(self, z, self.chart(z) if chart is None else jnp.asarray(chart))
 
 
 @jax.tree_util.register_dataclass
@@ -364,12 +352,34 @@ def _sigma_at(
     return sigma_measure(reference + hermitian_unpack(operator @ state.coefficients), points)
 
 
+@jax.jit
+def _evaluate(metric: KernelMetric, z: Array, chart: Array) -> Array:
+    """Fubini-Study plus the kernel sum, in the given charts."""
+    manifold = metric.manifold
+    reference = FubiniStudyMetric(manifold)(z, chart)
+    here = chart if manifold.symmetric else jnp.asarray(metric.home)
+    at = permute_to_chart(chart_coordinates(z, here), here, metric.home)
+    correction = apply(
+        metric.kernel,
+        at.reshape(-1, manifold.ambient),
+        metric.centres,
+        metric.coefficients,
+        normalise=metric.normalise,
+    )
+    correction = hermitian_unpack(correction).reshape(reference.shape)
+    if not manifold.symmetric:
+        change = transition(manifold, z, metric.home, chart)
+        correction = jnp.einsum("...ac,...cd,...ed->...ae", change, correction, change.conj())
+    return reference + correction
+
+
 @jax.jit(static_argnames="steps")
 def _run(flow: KernelFlow, state: KernelFlowState, steps: int, observe: Any) -> tuple:
     def one(carry: KernelFlowState, _: None) -> tuple:
         carry, info = flow.step(carry)
         return carry, (info, None if observe is None else observe(carry))
 
+    outputs: tuple[KernelFlowInfo, Any]
     last, outputs = jax.lax.scan(one, state, length=steps)
     return last, *outputs
 

@@ -3,6 +3,7 @@
 Every function works on one point or on any batch of points: leading axes are shared.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
@@ -17,6 +18,7 @@ def home_chart(manifold: Hypersurface) -> Chart:
     return (0, manifold.ambient - 1)
 
 
+@jax.jit
 def best_chart(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
     """The chart in which numbers are best behaved at z.
 

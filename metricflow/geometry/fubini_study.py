@@ -13,12 +13,13 @@ from .hypersurface import Hypersurface, gradient
 from .sampling import Points
 
 
+@jax.jit
 def fubini_study_metric(points: Points, *, scale: float = 1.0) -> Complex[Array, "b n n"]:
     """g_FS[a, b] = d_a dbar_b log |z|^2 pulled back, each point in its own chart.
 
     g = J (1 / |z|^2 - zbar z^T / |z|^4) J^dagger, times ``scale`` (1/pi is also common).
     """
-    return scale * _pulled_back(points.z, points.pullback)
+    return scale * _pulled_back(jnp.asarray(points.z), jnp.asarray(points.pullback))
 
 
 def fubini_study_determinant(

@@ -244,6 +244,7 @@ def _points(manifold: Hypersurface, z: Array, chart: Array, line: Array) -> Poin
     )
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def _permuted(points: Points, manifold: Hypersurface, chart: Chart) -> Points:
     z = permute_to_chart(points.z, points.chart, chart)
     return _points(

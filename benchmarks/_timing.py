@@ -1,0 +1,45 @@
+"""Timing of warm calls: compilation apart, processor and wall seconds, median and spread."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+def measure(function: Callable[[], Any], *, repeats: int = 5) -> dict[str, float]:
+    """First call, then the median and the extremes of warm calls, in seconds."""
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    first = time.perf_counter() - start
+    wall, processor = [], []
+    for _ in range(repeats):
+        before, start = _processor_seconds(), time.perf_counter()
+        jax.block_until_ready(function())
+        wall.append(time.perf_counter() - start)
+        processor.append(_processor_seconds() - before)
+    return {
+        "first_call": first,
+        "wall": statistics.median(wall),
+        "wall_min": min(wall),
+        "wall_max": max(wall),
+        "cpu": statistics.median(processor),
+        "cpu_min": min(processor),
+        "cpu_max": max(processor),
+    }
+
+
+def compare(name: str, ours: Callable[[], Any], peers: dict[str, Callable[[], Any]]) -> dict:
+    """Our time, that of each peer, and the ratios ours / peer of the processor seconds."""
+    row: dict[str, Any] = {"name": name, "ours": measure(ours), "peers": {}}
+    for peer, function in peers.items():
+        found = measure(function, repeats=3)
+        row["peers"][peer] = found | {"ratio": row["ours"]["cpu"] / found["cpu"]}
+    return row
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
