@@ -45,8 +45,9 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
             **_NORMALISED,
         },
         "test_optimal": {
-            "depth": 5,
-            "step_size": 0.0585,
+            "depth": 3,
+            "bias_std": 0.034,
+            "step_size": 0.043,
             "power": 2.0,
             "measure": "mean",
             **_NORMALISED,

@@ -9,7 +9,7 @@ chart, or as callables ``metric(z, chart)`` where derivatives or other charts ar
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ from .geometry import (
 )
 
 
+@runtime_checkable
 class Metric(Protocol):
     """A metric that can be evaluated anywhere: g (..., n, n) at z (..., n+2) in a chart."""
 

@@ -137,7 +137,8 @@ class KernelMetric:
     ) -> Complex[Array, "*b n n"]:
         """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
         z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)
-        return _evaluate(self, z, self.chart(z) if chart is None else jnp.asarray(chart))
+        chart = self.chart(z) if chart is None else jnp.asarray(chart)
+        return _evaluate(self, z, jnp.broadcast_to(chart, (*z.shape[:-1], 2)))
 
 
 @jax.tree_util.register_dataclass

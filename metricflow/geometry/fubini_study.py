@@ -14,7 +14,7 @@ from .sampling import Points
 
 
 @jax.jit
-def fubini_study_metric(points: Points, *, scale: float = 1.0) -> Complex[Array, "b n n"]:
+def fubini_study_metric(points: Points, *, scale: float | Array = 1.0) -> Complex[Array, "b n n"]:
     """g_FS[a, b] = d_a dbar_b log |z|^2 pulled back, each point in its own chart.
 
     g = J (1 / |z|^2 - zbar z^T / |z|^4) J^dagger, times ``scale`` (1/pi is also common).

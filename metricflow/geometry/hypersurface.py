@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
+from numpy.typing import ArrayLike
 
 from .._checks import AnyArray
 
@@ -57,7 +58,7 @@ class Hypersurface:
 
 
 def hypersurface(
-    exponents: Sequence[Sequence[int]] | np.ndarray, coefficients: Sequence[complex] | AnyArray
+    exponents: Sequence[Sequence[int]] | np.ndarray, coefficients: ArrayLike
 ) -> Hypersurface:
     """The hypersurface sum_m c_m prod_i z_i^(e_mi) = 0.
 
@@ -113,7 +114,7 @@ def fermat(dim: int) -> Hypersurface:
     return hypersurface((dim + 2) * np.eye(dim + 2, dtype=int), np.ones(dim + 2))
 
 
-def dwork(dim: int, psi: complex) -> Hypersurface:
+def dwork(dim: int, psi: complex | float) -> Hypersurface:
     """The Dwork family sum_i z_i^d - d psi prod_i z_i = 0 with d = ``dim`` + 2.
 
     Invariant under every permutation and under the phases exp(2 pi i k_i / d) with sum k_i = 0

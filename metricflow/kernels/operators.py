@@ -18,6 +18,7 @@ from ..geometry import nearest_neighbour
 from .radial import Delta
 
 
+@runtime_checkable
 class PairKernel(Protocol):
     """A kernel with values for pairs of points."""
 
@@ -35,6 +36,7 @@ class LogKernel(Protocol):
         ...
 
 
+@runtime_checkable
 class Operator(Protocol):
     """A linear map from functions on N2 points to functions on N1 points."""
 

@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine with Python 3.11, pip, make and git:
+#   make main   the main job        make test   every check that CI runs
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+.PHONY: help main test test-heavy lint docs benchmark lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
+
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'metricflow needs Python 3.11 or newer')"
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --require-hashes -r requirements.lock
+	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+main: $(READY) ## fixed-kernel metric flows on the Fermat quintic: figures and numbers in results/
+	$(RUN) -m experiments.quintic_kernel --name main --resume
+
+lint: $(READY) ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test: lint ## style, types, tests, documentation
+	$(RUN) -m pytest
+	$(MAKE) docs
+
+test-heavy: $(READY) ## the tests that take minutes
+	$(RUN) -m pytest -m heavy
+
+docs: $(READY) ## the documentation site, warnings are errors
+	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
+
+benchmark: $(READY) ## speed against bounds and peers
+	$(RUN) -m benchmarks
+
+lock: $(READY) ## resolve the dependencies anew (needs uv)
+	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \
+		--no-annotate --no-header --python-version 3.11 -o requirements.lock
+
+clean: ## remove the environment and build products
+	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info

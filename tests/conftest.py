@@ -1,0 +1,60 @@
+"""Set up jax before anything imports it: four fake devices, float64, types checked at run time."""
+
+import os
+from collections.abc import Iterator
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import jaxtyping
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_enable_x64", True)
+with install_import_hook("metricflow", "beartype.beartype"):
+    import metricflow  # noqa: F401
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from metricflow import geometry
+
+settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=25)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(params=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def quintic() -> geometry.Hypersurface:
+    return geometry.fermat(3)
+
+
+@pytest.fixture(scope="session")
+def quintic_points(quintic: geometry.Hypersurface) -> geometry.Points:
+    return geometry.sample_points(jax.random.key(11), quintic, 500)
+
+
+@pytest.fixture(scope="session")
+def asymmetric_cubic() -> geometry.Hypersurface:
+    exponents = [[3, 0, 0], [0, 3, 0], [0, 0, 3], [2, 1, 0]]
+    return geometry.hypersurface(exponents, [1, 1, 1, 0.3 + 0.2j])
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.fixture
+def as_user() -> Iterator[None]:
+    """Calls without the run-time type checks of the suite: what a user's mistake meets."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from metricflow._jax_version import REFUSED, refuse_broken_jax
+
+
+def test_import_is_silent_and_changes_nothing():
+    code = (
+        "import jax\nbefore = dict(jax.config.values)\n"
+        "import metricflow\nassert dict(jax.config.values) == before\n"
+        "from jax._src import xla_bridge\nassert not xla_bridge._backends, 'a backend runs'\n"
+        "import sys\nassert not {'flax', 'optax', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_every_name_of_the_catalogue_exists():
+    import metricflow
+
+    for module in (metricflow, metricflow.geometry, metricflow.kernels, metricflow.flows):
+        for name in module.__all__:
+            assert hasattr(module, name), name
+        assert sorted(module.__all__, key=str.lower) == sorted(set(module.__all__), key=str.lower)
+
+
+@pytest.mark.parametrize("version", REFUSED)
+def test_a_jax_that_miscompiles_is_refused(version):
+    with pytest.raises(ImportError, match=f"jax {version}.*install another version"):
+        refuse_broken_jax(version)
+    refuse_broken_jax("0.10.1")
+
+
+def test_this_jax_computes_the_sum_that_0_10_2_gets_wrong():
+    rows, m = np.ones((16_385, 128)), np.ones((128, 128))
+    compiled = jax.jit(jax.vmap(lambda r: ((m @ r) ** 2).sum()))
+    # 0.10.2 returned 266342400 in place of 268435456 for 16,384 of these rows added up
+    expected = 128 * 128.0**2
+    assert np.all(np.asarray(compiled(rows)) == expected)
+    assert float(compiled(rows)[:128].sum()) == 268435456
