@@ -3,7 +3,7 @@
 The flows run with the test-optimal hyper-parameters of ``quintic_kernel``, which were chosen on
 other seeds; every seed draws new training and new test points.
 
-Source: MF 3.2 (the claim that no fixed kernel gains more than about 5 on test points).
+Source: MF section 3.2 (the claim that no fixed kernel gains more than about 5 on test points).
 """
 
 import argparse

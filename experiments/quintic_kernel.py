@@ -4,7 +4,7 @@ For each kernel two sets of hyper-parameters are run, the best on training point
 held-out points.  Figures: the gain in sigma against the distance to the training set, the law of
 nearest neighbours, the histories of the flows.
 
-Source: MF 3.1, 3.2: Fig. 3, Table 1, equation 3.7.
+Source: MF sections 3.1 and 3.2 (Fig. 3, Table 1), MF 3.7.
 """
 
 import argparse
@@ -392,7 +392,7 @@ def _power_law(rows: list[dict], fit_from: int) -> dict:
 def _extrapolations(curves: dict[str, list[list[float]]], fit: dict) -> dict:
     """Training points that a test gain would take, were all test points as near as the curve says.
 
-    Source: MF 3.2 (after 3.7).
+    Source: MF section 3.2 (after 3.7).
     """
     found: dict[str, dict[str, dict | None]] = {}
     for kernel, rows in curves.items():

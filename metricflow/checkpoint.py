@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ._version import __version__
@@ -147,7 +148,12 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
     if cls is None:
         raise ValueError(f"{path}: unknown model {value.get('class')!r}; update metricflow")
     try:
-        return cls(**{k: _decode(v, arrays, path) for k, v in value["fields"].items()})
+        fields = {k: _decode(v, arrays, path) for k, v in value["fields"].items()}
+        if cls is not Hypersurface:  # whose coefficients stay in double precision on the host
+            fields = {
+                k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()
+            }
+        return cls(**fields)
     except (TypeError, KeyError) as error:
         raise ValueError(f"{path}: {value['class']} does not fit this version: {error}") from None
 
@@ -156,7 +162,7 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop("header").tobytes().decode())
         found = header["format"]

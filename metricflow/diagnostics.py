@@ -145,7 +145,7 @@ def gain(
     ``weighted=False`` takes plain means over the sample (kappa still from the weights) and is only
     for comparison with papers that do so.
 
-    Source: MF 3.2 (the factor gained).
+    Source: MF section 3.2 (the factor gained).
     """
     reference = fubini_study_metric(points) if reference is None else reference
     if weighted:

@@ -22,7 +22,7 @@ def gain_against_distance(
         curves: for each kernel rows (distance, gain).
         style: line style, as in ``axis.plot``.
 
-    Source: MF 3.2 (Fig. 3, left).
+    Source: MF section 3.2 (Fig. 3, left).
     """
     for name, rows in curves.items():
         distance, gain = np.asarray(rows, float).T[:2]
@@ -59,7 +59,7 @@ def nearest_neighbour_distances(
         exponent: b of the fit.
         fitted: which sizes the fit used; the others are drawn hollow.
 
-    Source: MF 3.7, MF 3.2 (Fig. 3, right).
+    Source: MF 3.7, MF section 3.2 (Fig. 3, right).
     """
     numbers = np.asarray(sizes, float)
     for values, label, marker in ((maximum, "largest", "^"), (minimum, "smallest", "v")):

@@ -101,7 +101,6 @@ def test_standard_error_is_the_spread_over_samples(quintic):
     assert float(diagnostics.sigma_standard_error(g, alone)) != pytest.approx(errors[-1], rel=0.01)
 
 
-@pytest.mark.equation("MF 3.2")
 def test_gain_compares_with_fubini_study_on_the_same_points(quintic_points):
     g = geometry.fubini_study_metric(quintic_points)
     half = 0.5 * (g + with_sigma_zero(quintic_points))

@@ -358,7 +358,7 @@ def _evaluate(metric: KernelMetric, z: Array, chart: Array) -> Array:
     """Fubini-Study plus the kernel sum, in the given charts."""
     manifold = metric.manifold
     reference = FubiniStudyMetric(manifold)(z, chart)
-    here = chart if manifold.symmetric else jnp.asarray(metric.home)
+    here = chart if manifold.symmetric else metric.home
     at = permute_to_chart(chart_coordinates(z, here), here, metric.home)
     correction = apply(
         metric.kernel,

@@ -28,7 +28,7 @@ def best_chart(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Int[Arra
     Returns:
         (s, e) of shape (..., 2).
 
-    Source: MF 3.1 (after 3.3).
+    Source: MF section 3.1 (after 3.3).
     """
     z = jnp.asarray(z)
     scaled = jnp.argmax(jnp.abs(z), axis=-1)
@@ -56,7 +56,7 @@ def permute_to_chart(
     On a symmetric hypersurface this is a symmetry: the permuted points follow the same law, and the
     n local coordinates are the same numbers in the same order, so metric components carry over.
 
-    Source: MF 3.1 (instead of rejecting the points of all other charts).
+    Source: MF section 3.1 (instead of rejecting the points of all other charts).
     """
     z, chart = jnp.asarray(z), _broadcast(chart, z)
     ambient = z.shape[-1]

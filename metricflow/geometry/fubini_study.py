@@ -18,6 +18,8 @@ def fubini_study_metric(points: Points, *, scale: float | Array = 1.0) -> Comple
     """g_FS[a, b] = d_a dbar_b log |z|^2 pulled back, each point in its own chart.
 
     g = J (1 / |z|^2 - zbar z^T / |z|^4) J^dagger, times ``scale`` (1/pi is also common).
+
+    Source: MF B.1.
     """
     return scale * _pulled_back(jnp.asarray(points.z), jnp.asarray(points.pullback))
 

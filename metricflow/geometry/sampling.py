@@ -64,7 +64,7 @@ def sample_points(
         ValueError: n below 1, an unusable dtype.
         FloatingPointError: a root search broke down (a hypersurface that is not smooth).
 
-    Source: MF 3.1 (the Shiffman-Zelditch sample).
+    Source: MF section 3.1 (the Shiffman-Zelditch sample).
     """
     n = _checks.positive_integer("n", n)
     points = _sample(key, manifold, n, _checks.real_dtype(dtype))
@@ -96,7 +96,7 @@ def sample_points_in_chart(
     Raises:
         ValueError: an unknown method or chart, or permuting without the symmetry.
 
-    Source: MF 3.1 (after 3.3; permuting in place of rejection).
+    Source: MF section 3.1 (after 3.3; permuting in place of rejection).
     """
     n = _checks.positive_integer("n", n)
     chart = home_chart(manifold) if chart is None else chart
@@ -186,7 +186,7 @@ def perturb_points(
     is off the hypersurface by about |dP| ``scale`` (:func:`residual` tells) unless ``project``,
     which brings it back by Newton's method.
 
-    Source: MF 3.2 (Fig. 3, left).
+    Source: MF section 3.2 (Fig. 3, left).
     """
     shape = points.z.shape
     noise = jax.random.normal(key, (2, *shape), points.weight.dtype)

@@ -35,7 +35,7 @@ class ReluNTK:
     Raises:
         ValueError: depth below 1, sigma_w not above zero, sigma_b negative.
 
-    Source: MF 2.9, MF 2.12, MF 3.2 (Metrics from a ReLU NTK).
+    Source: MF 2.9, MF 2.11, MF 2.12, MF section 3.2.
     """
 
     depth: int = dataclasses.field(default=1, metadata={"static": True})

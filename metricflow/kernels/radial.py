@@ -95,7 +95,7 @@ class Delta:
     The semi-local kernel of the paper: a point takes over the update of its nearest centre.  It is
     the limit of the row-normalised :class:`Gaussian` for width -> 0, and locally constant in x.
 
-    Source: MF 3.2 (Metrics from a Delta kernel).
+    Source: MF section 3.2.
     """
 
 

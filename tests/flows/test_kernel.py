@@ -83,7 +83,7 @@ def test_energy_rate_is_minus_the_kernel_norm_of_the_gradient(train):
     assert ratios[0] / ratios[1] == pytest.approx(2, rel=0.1)
 
 
-@pytest.mark.equation("MF 3.5", "MF 3.2")
+@pytest.mark.equation("MF 3.5")
 @pytest.mark.parametrize("kernel", [kernels.Delta(), kernels.Gaussian(0.01)], ids=repr)
 def test_local_kernels_solve_the_training_points(train, kernel):
     flow = KernelFlow(kernel, step_size=0.1, clip=1.0)

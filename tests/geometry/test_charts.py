@@ -1,7 +1,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from metricflow import geometry
 from tests.tolerances import tolerance
@@ -11,7 +10,6 @@ def charts(ambient: int) -> list[tuple[int, int]]:
     return [(s, e) for s in range(ambient) for e in range(ambient) if s != e]
 
 
-@pytest.mark.equation("MF 3.1")
 def test_best_chart_has_largest_coordinate_and_smallest_volume_form(quintic, quintic_points):
     z, chart = quintic_points.z, np.asarray(quintic_points.chart)
     assert np.all(np.argmax(np.abs(z), axis=1) == chart[:, 0])

@@ -21,7 +21,6 @@ def test_points_lie_on_the_hypersurface(manifold, dtype):
     assert float(geometry.residual(manifold, points.z).max()) <= tolerance("residual", dtype)
 
 
-@pytest.mark.equation("MF 3.1")
 def test_the_roots_of_a_line_are_all_there(quintic):
     points = geometry.sample_points(jax.random.key(1), quintic, 1000)
     z = np.asarray(points.z).reshape(200, 5, 5)
@@ -60,7 +59,6 @@ def test_moments_of_the_fubini_study_measure(asymmetric_cubic):
     assert len(geometry.sample_points(jax.random.key(5), asymmetric_cubic, 7).z) == 7
 
 
-@pytest.mark.equation("MF 3.1")
 def test_permuted_and_rejected_points_follow_one_law(quintic):
     home = geometry.home_chart(quintic)
     found = {}

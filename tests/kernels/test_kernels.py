@@ -58,7 +58,7 @@ def test_radial_kernels_are_their_formulas(quintic, dtype):
         )
 
 
-@pytest.mark.equation("MF 2.9", "MF 2.12", "MF 3.2")
+@pytest.mark.equation("MF 2.9", "MF 2.12")
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_relu_ntk_is_the_recursion_off_the_diagonal(quintic, dtype, depth):
     z, w = points(quintic, 30, 0, dtype), points(quintic, 20, 1, dtype)
@@ -166,7 +166,6 @@ def test_normalised_rows_add_up_to_one(quintic, kernel):
     np.testing.assert_allclose(jnp.sum(jnp.abs(matrix), 1), 1, rtol=1e-13)
 
 
-@pytest.mark.equation("MF 3.2")
 @pytest.mark.parametrize("width", [1e-3, 1e-9])
 def test_narrow_normalised_gaussian_is_the_delta_kernel(quintic, width, dtype):
     z, w = points(quintic, 20, 0, dtype), points(quintic, 30, 1, dtype)
