@@ -1,0 +1,72 @@
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import metricflow
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(path: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), re.S | re.M)
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if snippets(p)], ids=lambda p: p.name)
+def test_the_code_of_a_page_runs_from_top_to_bottom(path, tmp_path):
+    code = "\n".join(snippets(path))
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "MPLBACKEND": "Agg"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_pages_with_code_are_there():
+    assert {"README.md", "getting_started.md", "geometry.md", "kernel_flows.md"} <= {
+        p.name for p in PAGES if snippets(p)
+    }
+
+
+def test_figures_and_files_that_pages_name_exist():
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if "://" not in link:
+                assert (page.parent / link).exists(), f"{page.name}: {link}"
+    for path in (ROOT / "docs/results").iterdir():
+        assert path.stat().st_size < 1_000_000
+
+
+def test_the_version_is_one():
+    version = metricflow.__version__
+    assert f"version: {version}" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version.split('.dev')[0]}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_lock_has_hashes_and_no_addresses():
+    text = (ROOT / "requirements.lock").read_text()
+    assert "://" not in text
+    assert "index" not in text.split("--hash")[0]
+    entries = re.findall(r"^([A-Za-z0-9_.-]+)==\S+ \\\n    --hash=sha256:", text, re.M)
+    pinned = re.findall(r"^([A-Za-z0-9_.-]+)==", text, re.M)
+    assert entries == pinned
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        assert re.match(r"[A-Za-z0-9_-]+", requirement)[0].lower() in pinned
+
+
+def test_the_architecture_page_names_every_room():
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    for path in (ROOT / "metricflow").iterdir():
+        if path.name != "__pycache__" and path.name not in ("__init__.py", "py.typed"):
+            assert path.name in text, path.name
+
+
+def test_readme_commands_are_make_targets():
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    named = re.findall(r"\bmake ([a-z-]+)", (ROOT / "README.md").read_text())
+    assert {"main", "test"} <= set(named) <= set(targets)
