@@ -120,27 +120,24 @@ class _CompileClock:
             self.seconds += duration_secs
 
 
-def launch(
-    argv: Sequence[str] | None,
-    *,
-    experiment: str,
-    description: str,
-    add_flags: Callable[[argparse.ArgumentParser], None],
-    configure: Callable[[argparse.Namespace], Any],
-    run: Callable[[Any, Record], dict],
-    draw: Callable[[dict, Path], None],
-) -> int:
+def launch(argv: Sequence[str] | None, module: Any) -> int:
     """The ``main`` of an experiment; returns the exit status.
 
     Results go to ``OUT/<experiment>/<NAME>/``: config.json, environment.json, metrics.jsonl (a
     line a stage), result.json, figures/*.png and what the experiment saves.
+
+    Args:
+        argv: flags; those of the command line by default.
+        module: the experiment: ``add_flags(parser)``, ``configure(arguments) -> config``,
+            ``run(config, record) -> result``, ``draw(result, folder)``.
     """
+    experiment = Path(module.__file__).stem
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{experiment}",
-        description=description,
+        description=str(module.__doc__).splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add_flags(parser)
+    module.add_flags(parser)
     group = parser.add_argument_group("results")
     group.add_argument("--out", type=Path, default=Path("results"), help="folder of all results")
     group.add_argument("--name", help="name of this run; by default that of the preset")
@@ -151,15 +148,15 @@ def launch(
     arguments = parser.parse_args(argv)
     _log_to_terminal()
     try:
-        config = configure(arguments)
+        config = module.configure(arguments)
         folder = arguments.out / experiment / (arguments.name or arguments.preset)
         if arguments.redraw:
-            draw(_stored_result(folder), folder / "figures")
+            module.draw(_stored_result(folder), folder / "figures")
             return 0
         with _opened(folder, config, arguments, argv):
-            result = run(config, Record(folder))
+            result = module.run(config, Record(folder))
             _write_json(folder / "result.json", result | {"command": _command(experiment, argv)})
-            draw(_stored_result(folder), folder / "figures")
+            module.draw(_stored_result(folder), folder / "figures")
         log.info("results: %s", folder)
         return 0
     except KeyboardInterrupt:
@@ -197,9 +194,9 @@ def save_figure(figure: Any, path: Path) -> None:
         raise ValueError(f"{path}: figures stay under 1 MB")
 
 
-def finite_or_none(value: float) -> float | None:
-    """JSON has no NaN and no infinity: null stands for them."""
-    return value if math.isfinite(value) else None
+def finite_or_none(value: float | jax.Array) -> float | None:
+    """JSON has no infinity: null stands for the gain of a metric whose sigma is exactly zero."""
+    return float(value) if math.isfinite(value) else None
 
 
 @contextlib.contextmanager

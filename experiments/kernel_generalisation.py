@@ -173,15 +173,7 @@ def configure(arguments: argparse.Namespace) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    return _run.launch(
-        argv,
-        experiment="kernel_generalisation",
-        description=str(__doc__).splitlines()[0],
-        add_flags=add_flags,
-        configure=configure,
-        run=run,
-        draw=draw,
-    )
+    return _run.launch(argv, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -269,9 +269,9 @@ def _flow_stage(
     if chosen == "train_optimal":
         curves = _distance_curves(config, manifold, keys["noise"], metric, train)
     return {
-        "train_gain": float(diagnostics.gain(state.g, train)),
-        "test_gain": found.gain,
-        "test_gain_unweighted": found.gain_unweighted,
+        "train_gain": _run.finite_or_none(diagnostics.gain(state.g, train)),
+        "test_gain": _run.finite_or_none(found.gain),
+        "test_gain_unweighted": _run.finite_or_none(found.gain_unweighted),
         "hyperparameters": hyperparameters,
         "points": config.points[kernel],
         "steps": done,
@@ -463,15 +463,7 @@ def configure(arguments: argparse.Namespace) -> Config:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    return _run.launch(
-        argv,
-        experiment="quintic_kernel",
-        description=str(__doc__).splitlines()[0],
-        add_flags=add_flags,
-        configure=configure,
-        run=run,
-        draw=draw,
-    )
+    return _run.launch(argv, sys.modules[__name__])
 
 
 if __name__ == "__main__":

@@ -285,6 +285,8 @@ def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -
     for name, measure in measures.items():
         reason = getattr(metric, f"without_{name}", None)
         found[name] = None if reason else float(measure(metric, few))
+        if found[name] != found[name]:  # NaN
+            found[name], reason = None, "no point has a second admissible chart"
         if reason:
             notes[name] = reason
     eigenvalues = relative_eigenvalues(g, points)

@@ -101,6 +101,25 @@ def test_standard_error_is_the_spread_over_samples(quintic):
     assert float(diagnostics.sigma_standard_error(g, alone)) != pytest.approx(errors[-1], rel=0.01)
 
 
+@pytest.mark.parametrize("skew", [-0.1, 0.0, 1.0])
+def test_standard_error_is_that_of_the_jackknife_over_lines(quintic_points, skew):
+    """Leave out one line at a time, kappa estimated anew each time."""
+    g = geometry.fubini_study_metric(quintic_points)
+    g = g * (diagnostics.eta(g, quintic_points) ** skew)[:, None, None]
+    ratio = np.linalg.det(np.asarray(g)).real / np.asarray(quintic_points.omega2)
+    w, line = np.asarray(quintic_points.weight), np.asarray(quintic_points.line)
+
+    def sigma(kept):
+        kappa = np.average(ratio[kept], weights=w[kept])
+        return np.average(np.abs(1 - ratio[kept] / kappa), weights=w[kept])
+
+    left_out = np.array([sigma(line != i) for i in np.unique(line)])
+    count = len(left_out)
+    jackknife = np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2))
+    found = float(diagnostics.sigma_standard_error(g, quintic_points))
+    assert found == pytest.approx(jackknife, rel=0.08)
+
+
 def test_gain_compares_with_fubini_study_on_the_same_points(quintic_points):
     g = geometry.fubini_study_metric(quintic_points)
     half = 0.5 * (g + with_sigma_zero(quintic_points))
