@@ -25,7 +25,7 @@ def test_every_name_of_the_catalogue_exists():
     for module in (metricflow, metricflow.geometry, metricflow.kernels, metricflow.flows):
         for name in module.__all__:
             assert hasattr(module, name), name
-        assert sorted(module.__all__, key=str.lower) == sorted(set(module.__all__), key=str.lower)
+        assert len(module.__all__) == len(set(module.__all__))
 
 
 @pytest.mark.parametrize("version", REFUSED)
