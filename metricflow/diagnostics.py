@@ -127,8 +127,10 @@ def sigma_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float
     sigma = jnp.sum(weight * gap)
     response = jnp.sum(weight * jnp.sign(ratio - 1) * ratio)
     influence = weight * (gap - sigma - response * (ratio - 1))
-    by_line = jax.ops.segment_sum(influence, jnp.asarray(points.line), len(influence))
-    occupied = jax.ops.segment_max(jnp.ones_like(weight), jnp.asarray(points.line), len(influence))
+    # labels may be any integers: rejection and slicing leave gaps and large numbers
+    _, label = jnp.unique(jnp.asarray(points.line), return_inverse=True, size=len(influence))
+    by_line = jax.ops.segment_sum(influence, label, len(influence))
+    occupied = jax.ops.segment_max(jnp.ones_like(weight), label, len(influence))
     lines = jnp.sum(occupied > 0)
     return jnp.sqrt(jnp.sum(by_line**2) * lines / jnp.maximum(lines - 1, 1))
 
@@ -285,8 +287,10 @@ def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -
     for name, measure in measures.items():
         reason = getattr(metric, f"without_{name}", None)
         found[name] = None if reason else float(measure(metric, few))
-        if found[name] != found[name]:  # NaN
+        if name == "chart_mismatch" and found[name] != found[name]:  # NaN
             found[name], reason = None, "no point has a second admissible chart"
+        if found[name] != found[name]:
+            raise ValueError(f"metric: its {name} is NaN: a derivative does not exist somewhere")
         if reason:
             notes[name] = reason
     eigenvalues = relative_eigenvalues(g, points)

@@ -101,6 +101,14 @@ def test_standard_error_is_the_spread_over_samples(quintic):
     assert float(diagnostics.sigma_standard_error(g, alone)) != pytest.approx(errors[-1], rel=0.01)
 
 
+def test_standard_error_does_not_depend_on_the_labels_of_lines(quintic_points):
+    g = geometry.fubini_study_metric(quintic_points)
+    expected = float(diagnostics.sigma_standard_error(g, quintic_points))
+    for line in (quintic_points.line + 10**6, 1000 - 7 * quintic_points.line):
+        moved = quintic_points._replace(line=line)
+        assert float(diagnostics.sigma_standard_error(g, moved)) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("skew", [-0.1, 0.0, 1.0])
 def test_standard_error_is_that_of_the_jackknife_over_lines(quintic_points, skew):
     """Leave out one line at a time, kappa estimated anew each time."""
@@ -256,3 +264,12 @@ def test_metrics_that_do_not_belong_to_the_points_are_refused(quintic, quintic_p
 
     with pytest.raises(ValueError, match="NaN"):
         diagnostics.diagnose(Broken(quintic), quintic_points)
+
+    class Kinked(Conformal):
+        def __call__(self, z, chart=None):
+            return (
+                super().__call__(z, chart) + 0 * jnp.sqrt(0 * jnp.abs(z[..., 0]))[..., None, None]
+            )
+
+    with pytest.raises(ValueError, match="kaehler_defect is NaN"):
+        diagnostics.diagnose(Kinked(quintic), quintic_points, derivative_points=5)

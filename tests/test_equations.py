@@ -1,4 +1,5 @@
 import importlib.util
+import pkgutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ def test_every_built_equation_has_a_function_and_a_test():
     assert build_equations.main(["--check"]) == 0
 
 
+def test_every_function_is_where_the_page_says():
+    for names in build_equations.sources(ROOT / "metricflow").values():
+        for name in names:
+            pkgutil.resolve_name(name)
+
+
 @pytest.fixture
 def tree(tmp_path):
     (tmp_path / "package").mkdir()
@@ -24,6 +31,8 @@ def tree(tmp_path):
         'class C:\n    """Source: MF section 3.1."""\n'
         '    def m(self):\n        """Source: MF 2.3."""\n'
     )
+    (tmp_path / "package/room").mkdir()
+    (tmp_path / "package/room/b.py").write_text('def g():\n    """Source: RF 25."""\n')
     (tmp_path / "tests/test_a.py").write_text(
         'import pytest\n@pytest.mark.equation("MF 3.5", "RF 25")\ndef test_x():\n    pass\n'
     )
@@ -33,7 +42,7 @@ def tree(tmp_path):
 def test_sources_and_markers_are_found(tree):
     assert build_equations.sources(tree / "package") == {
         "MF 3.5": ["package.a.f"],
-        "RF 25": ["package.a.f"],
+        "RF 25": ["package.a.f", "package.room.g"],
         "MF B.11": ["package.a.f"],
         "MF 2.3": ["package.a.C.m"],
     }
@@ -51,3 +60,45 @@ def test_gaps_in_the_coverage_are_named():
     wrong = build_equations.problems(equations, code, checks)
     assert [w.split(" is ")[0] for w in wrong] == ["MF 2", "MF 3", "MF 4", "MF 5"]
     assert build_equations.problems({"MF 1": built}, {"MF 1": ["f"]}, {"MF 1": ["t"]}) == []
+
+
+def test_every_status_means_something():
+    code, checks = {"MF 1": ["f"]}, {"MF 1": ["t"]}
+    erratum = {"title": "", "status": "erratum", "erratum": "a sign"}
+    assert build_equations.problems({"MF 1": erratum}, code, checks) == []
+    assert build_equations.problems({"MF 1": {"title": "", "status": "theory"}}, {}, {}) == []
+    assert len(build_equations.problems({"MF 1": erratum}, {}, {})) == 2
+    unsaid = {"title": "", "status": "erratum"}
+    assert "what is wrong" in build_equations.problems({"MF 1": unsaid}, code, checks)[0]
+    misspelt = {"title": "", "status": "bulit"}
+    assert "unknown status" in build_equations.problems({"MF 1": misspelt}, {}, {})[0]
+
+
+def test_a_stale_page_is_seen(tree, monkeypatch, capsys):
+    """The whole command on a tree of its own: gaps, a page that is missing, fresh, out of date."""
+    (tree / "package").rename(tree / "metricflow")
+    (tree / "docs").mkdir()
+    listed = [("3.5", "built"), ("B.11", "planned"), ("2.3", "built")]
+    table = [f'"{number}" = {{ title = "", status = "{status}" }}' for number, status in listed]
+    text = "\n".join(['[papers]\nMF = "a"\nRF = "b"\n[MF]', *table, "[RF]"])
+    (tree / "docs/equations.toml").write_text(text)
+    monkeypatch.setattr(build_equations, "ROOT", tree)
+    assert build_equations.main([]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "MF 2.3 is listed as built but no test checks it",
+        "MF B.11 is named in code or tests but not listed as built",
+        "RF 25 is named in code or tests but not listed as built",
+    ]
+    good = text.replace("planned", "erratum").replace('"erratum" }', '"erratum", erratum = "x" }')
+    good += '\n"25" = { title = "", status = "built" }\n'
+    (tree / "docs/equations.toml").write_text(good)
+    (tree / "tests/test_b.py").write_text(
+        'import pytest\n@pytest.mark.equation("MF 2.3", "MF B.11")\ndef test_y():\n    pass\n'
+    )
+    assert build_equations.main(["--check"]) == 1
+    assert "out of date" in capsys.readouterr().err
+    assert build_equations.main([]) == 0
+    assert build_equations.main(["--check"]) == 0
+    page = tree / "docs/equations.md"
+    page.write_text(page.read_text() + "by hand\n")
+    assert build_equations.main(["--check"]) == 1
