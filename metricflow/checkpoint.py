@@ -153,7 +153,7 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         fields = {k: _decode(v, arrays, path) for k, v in value["fields"].items()}
         if cls is not Hypersurface:  # whose coefficients stay in double precision on the host
             fields = {
-                k: jnp.asarray(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()
+                k: jnp.array(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()
             }
         return cls(**fields)
     except (TypeError, KeyError) as error:

@@ -30,6 +30,8 @@ class Gaussian:
     """
 
     width: Scalar
+    # jax compares pytrees by fields, not by class: without this the two would share compiled code
+    kind: str = dataclasses.field(default="gaussian", metadata={"static": True}, repr=False)
 
     def __post_init__(self) -> None:
         """Check the width unless a transformation is rebuilding the kernel."""
@@ -66,6 +68,7 @@ class Exponential:
     """
 
     width: Scalar
+    kind: str = dataclasses.field(default="exponential", metadata={"static": True}, repr=False)
 
     def __post_init__(self) -> None:
         """Check the width unless a transformation is rebuilding the kernel."""

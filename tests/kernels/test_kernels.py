@@ -202,6 +202,12 @@ def test_sharded_rows_give_the_same_numbers(quintic):
     )
 
 
+def test_kernels_never_share_compiled_code():
+    """jax takes two dataclasses with equal fields for one pytree, whatever their classes."""
+    trees = [jax.tree.structure(kernel) for kernel in KERNELS]
+    assert all(a != b for a, b in itertools.combinations(trees, 2))
+
+
 def test_changing_the_width_does_not_compile_again(quintic):
     from metricflow.kernels import operators
 
