@@ -7,7 +7,7 @@ loss l; a flow needs its variation dl/dg.
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .geometry import hermitian_determinant, hermitian_inverse
+from .geometry import Points, hermitian_determinant, hermitian_inverse, hermitian_pivots
 
 GRADIENTS = ("euclidean", "covariant")
 
@@ -65,3 +65,21 @@ def sigma_loss_variation(
     slope = -power * jnp.sign(gap) * jnp.abs(gap) ** (power - 1) * eta
     tensor = hermitian_inverse(g) if gradient == "euclidean" else g
     return slope[..., None, None] * tensor
+
+
+def monge_ampere_residuals(g: Complex[Array, "b n n"], points: Points) -> Float[Array, " b"]:
+    """r_x = sqrt(w_x) (log(det g / |Omega|^2) - mean), w normalised to one, mean weighted by w.
+
+    The sum of squares is the variance of log eta over the Calabi-Yau measure: zero for the
+    Calabi-Yau metric, whatever kappa is, and near it the square of eta - 1.  Infinite where g is
+    not positive definite, the boundary of the Kaehler cone.
+
+    Source: MF B.11 (eta), as a least-squares problem.
+    """
+    weight = points.weight / jnp.sum(points.weight)
+    positive = jnp.all(hermitian_pivots(g) > 0, axis=-1)
+    # a determinant of one keeps derivatives finite where the answer is infinite anyway
+    determinant = jnp.where(positive, hermitian_determinant(g), 1)
+    log = jnp.log(determinant) - jnp.log(points.omega2)
+    residuals = jnp.sqrt(weight) * (log - jnp.sum(weight * log))
+    return jnp.where(positive, residuals, jnp.inf)

@@ -9,11 +9,13 @@ class Result(enum.IntEnum):
     SUCCESSFUL = 0
     LOST_POSITIVITY = 1
     NON_FINITE = 2
+    NO_DECREASE = 3
 
 
 _ADVICE = {
     Result.LOST_POSITIVITY: "the metric stopped being positive definite at a training point",
     Result.NON_FINITE: "the metric became NaN or infinite at a training point",
+    Result.NO_DECREASE: "no step lowers the loss",
 }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from .._checks import AnyArray
 
+_UNROLLED = 16  # monomials above which P is summed in a loop
 _SINGULAR = 1e-7  # |dP| / |z|^(d-1) below which a point counts as a singular point
 
 
@@ -141,14 +142,12 @@ def dwork(dim: int, psi: complex | float) -> Hypersurface:
 
 def polynomial(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Complex[Array, "*b"]:
     """P(z) for homogeneous coordinates z[..., i] of shape (..., n+2)."""
-    return _evaluate(manifold, [jnp.asarray(z)[..., i] for i in range(manifold.ambient)])
+    return _value_and_gradient(manifold, jnp.asarray(z))[0]
 
 
 def gradient(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Complex[Array, "*b k"]:
     """dP/dz_i at z, the holomorphic derivatives, of shape (..., n+2)."""
-    parts = [jnp.asarray(z)[..., i] for i in range(manifold.ambient)]
-    value, transpose = jax.vjp(lambda *p: _evaluate(manifold, list(p)), *parts)
-    return jnp.stack(transpose(jnp.ones_like(value)), axis=-1)
+    return _value_and_gradient(manifold, jnp.asarray(z))[1]
 
 
 def residual(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Array:
@@ -176,14 +175,49 @@ def fubini_study_volume(manifold: Hypersurface) -> float:
     return manifold.degree * math.pi**manifold.dim / math.factorial(manifold.dim)
 
 
-def _evaluate(manifold: Hypersurface, parts: list[Array]) -> Array:
-    """P as a sum over monomials, the zero exponents left out when the program is traced."""
-    coefficients = jnp.asarray(manifold.coefficients).astype(parts[0].dtype)
-    total = jnp.zeros_like(parts[0])
+def _value_and_gradient(manifold: Hypersurface, z: Array) -> tuple[Array, Array]:
+    """P and dP by the closed forms; what a caller does not use is not computed."""
+    if len(manifold.exponents) > _UNROLLED:
+        return _scanned(manifold, z)
+    parts = [z[..., i] for i in range(manifold.ambient)]
+    coefficients = jnp.asarray(manifold.coefficients).astype(z.dtype)
+    value, slopes = jnp.zeros_like(parts[0]), [jnp.zeros_like(parts[0]) for _ in parts]
     for row, coefficient in zip(manifold.exponents, coefficients, strict=True):
-        factors = [part**e for part, e in zip(parts, row, strict=True) if e]
-        total = total + coefficient * math.prod(factors[1:], start=factors[0])
-    return total
+        powers = [part**e for part, e in zip(parts, row, strict=True)]
+        present = [i for i, e in enumerate(row) if e]
+        value = value + math.prod((powers[i] for i in present), start=coefficient)
+        for i in present:
+            others = math.prod((powers[j] for j in present if j != i), start=coefficient)
+            lowered = row[i] * parts[i] ** (row[i] - 1) if row[i] > 1 else 1
+            slopes[i] = slopes[i] + others * lowered
+    return value, jnp.stack(slopes, axis=-1)
+
+
+def _scanned(manifold: Hypersurface, z: Array) -> tuple[Array, Array]:
+    """The same monomial by monomial in a loop, which compiles fast however many there are."""
+    powers = [jnp.ones_like(z)]
+    for _ in range(manifold.degree):
+        powers.append(powers[-1] * z)
+    table = jnp.stack(powers)
+    ambient = manifold.ambient
+
+    def add(carry: tuple[Array, Array], term: tuple[Array, Array]) -> tuple:
+        value, slope = carry
+        row, coefficient = term
+        factor = [table[row[i], ..., i] for i in range(ambient)]
+        lowered = [row[i] * table[jnp.maximum(row[i] - 1, 0), ..., i] for i in range(ambient)]
+        value = value + math.prod(factor, start=coefficient)
+        parts = [
+            math.prod((factor[j] for j in range(ambient) if j != i), start=coefficient * lowered[i])
+            for i in range(ambient)
+        ]
+        return (value, slope + jnp.stack(parts, axis=-1)), None
+
+    terms = (
+        jnp.array(manifold.exponents),
+        jnp.asarray(manifold.coefficients).astype(z.dtype),
+    )
+    return jax.lax.scan(add, (jnp.zeros_like(z[..., 0]), jnp.zeros_like(z)), terms)[0]
 
 
 def _is_symmetric(terms: dict[tuple[int, ...], complex]) -> bool:

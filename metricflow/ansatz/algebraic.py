@@ -1,0 +1,225 @@
+"""Algebraic metrics: K = (1/k) log s^dagger H s over the sections s of degree k.
+
+They need no symmetry, are Kaehler and defined everywhere, and are positive for every positive
+Hermitian H: the restriction of the Fubini-Study metric of a large projective space.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jaxtyping import Array, Complex, Float, Int
+
+from .. import _checks
+from .._checks import AnyArray
+from ..geometry import Hypersurface, Points, best_chart, points_at
+from ..geometry.charts import Chart
+from .jets import holomorphic_monomials
+from .symmetry import monomials
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sections:
+    """A basis s of the polynomials of degree k modulo P, orthonormal on a sample of points.
+
+    Attributes:
+        degree: k.
+        exponents: independent monomials, shape (S, n+2).
+        transform: s = transform @ monomials, shape (S, S).
+    """
+
+    degree: int = dataclasses.field(metadata={"static": True})
+    exponents: Int[AnyArray, "s k"]
+    transform: Complex[AnyArray, "s s"]
+
+
+def section_count(manifold: Hypersurface, degree: int) -> int:
+    """h^0(X, O(k)) = C(k+n+1, n+1) - C(k-1, n+1)."""
+    top = manifold.dim + 1
+    return math.comb(degree + top, top) - math.comb(max(degree - 1, 0), top)
+
+
+def section_basis(manifold: Hypersurface, degree: int, points: Points) -> Sections:
+    """Sections of degree k, orthonormal for the mean of s s^dagger / |z|^(2k) over the points.
+
+    Raises:
+        ValueError: a degree below 1, fewer points than twice the number of sections.
+    """
+    degree = _checks.positive_integer("degree", degree)
+    count = section_count(manifold, degree)
+    if len(points.weight) < 2 * count:
+        raise ValueError(f"points: {count} sections need {2 * count}, got {len(points.weight)}")
+    z = np.asarray(points.z, np.complex128)[: 20 * count]
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    exponents = np.array(monomials(degree, manifold.ambient))
+    power = z[None] ** np.arange(degree + 1)[:, None, None]
+    values = np.prod([power[e, :, i] for i, e in enumerate(exponents.T)], axis=0)
+    size = np.linalg.norm(values, axis=1, keepdims=True)
+    order = scipy.linalg.qr((values / size).T, mode="r", pivoting=True)[1]
+    chosen = np.sort(order[:count])
+    triangle = np.linalg.qr(values[chosen].T, mode="r")
+    # values^T = Q R, so R^-T values has orthonormal rows
+    inverse = scipy.linalg.solve_triangular(triangle, np.eye(count), trans=1)
+    return Sections(degree, exponents[chosen], inverse * np.sqrt(values.shape[1]))
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def section_jets(
+    sections: Sections, points: Points, *, chunk: int = 1024
+) -> Float[Array, "two_s jets b"]:
+    """s and d_a s at points, divided by |z|^k: shape (2S, 1 + n, N), real parts above imaginary.
+
+    Real and imaginary parts as rows make a product with H one real matrix product.
+    """
+    norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)
+
+    def at(tile: tuple[Points, Array]) -> Array:
+        one, scale = jax.tree.map(lambda x: x[None], tile)
+        value, slope = holomorphic_monomials(jnp.asarray(sections.exponents), sections.degree, one)
+        jet = jnp.concatenate([value[:, None], slope], axis=1)[..., 0] / scale
+        jet = jnp.asarray(sections.transform).astype(jet.dtype) @ jet
+        return jnp.concatenate([jet.real, jet.imag])
+
+    found = jax.lax.map(at, (points, norm), batch_size=min(chunk, len(points.weight)))
+    return jnp.moveaxis(found, 0, -1)
+
+
+def hermitian_form(parameters: Float[Array, "s s"]) -> Complex[Array, "s s"]:
+    """The Hermitian H of S^2 real numbers, orthonormal for the Frobenius product.
+
+    Diagonal: H_ii; above it sqrt(2) Re H_ij; below it sqrt(2) Im H_ji.
+    """
+    upper = (jnp.triu(parameters, 1) + 1j * jnp.tril(parameters, -1).T) / math.sqrt(2)
+    return upper + upper.conj().T + jnp.diag(jnp.diagonal(parameters)).astype(upper.dtype)
+
+
+def form_parameters(form: Complex[AnyArray, "s s"]) -> Float[Array, "s s"]:
+    """The inverse of :func:`hermitian_form`."""
+    form = jnp.asarray(form)
+    upper = math.sqrt(2) * jnp.triu(form, 1)
+    return upper.real + upper.imag.T + jnp.diag(jnp.diagonal(form).real)
+
+
+def algebraic_metric(
+    parameters: Float[Array, "s s"], jets: Float[Array, "two_s jets b"], degree: int
+) -> Complex[Array, "b n n"]:
+    """g = d dbar (1/k) log s^dagger H s at points whose section jets are given.
+
+    With F_mn = e_m^dagger H e_n for e = (s, d_1 s, ... d_n s):
+    g_ab = (F_ba / F_00 - F_0a F_b0 / F_00^2) / k.
+    """
+    count, size, points = len(jets) // 2, jets.shape[1], jets.shape[2]
+    form = hermitian_form(parameters)
+    embedded = jnp.block([[form.real, -form.imag], [form.imag, form.real]]).astype(jets.dtype)
+    moved = (embedded @ jets.reshape(2 * count, -1)).reshape(jets.shape)
+    real, imaginary = jets[:count], jets[count:]
+    moved_real, moved_imaginary = moved[:count], moved[count:]
+
+    def product(m: int, n: int) -> Array:
+        even = real[:, m] * moved_real[:, n] + imaginary[:, m] * moved_imaginary[:, n]
+        odd = real[:, m] * moved_imaginary[:, n] - imaginary[:, m] * moved_real[:, n]
+        return jnp.sum(even, axis=0) + 1j * jnp.sum(odd, axis=0)
+
+    entries = {}
+    for m, n in itertools.combinations_with_replacement(range(size), 2):
+        entries[m, n] = product(m, n)
+        entries[n, m] = entries[m, n].conj()
+    norm = entries[0, 0].real
+    rows = []
+    for a in range(1, size):
+        row = [
+            (entries[b, a] / norm - entries[0, a] * entries[b, 0] / norm**2) / degree
+            for b in range(1, size)
+        ]
+        rows.append(jnp.stack(row, axis=-1))
+    return jnp.stack(rows, axis=-2).reshape(points, size - 1, size - 1)
+
+
+def fubini_study_form(manifold: Hypersurface, sections: Sections, points: Points) -> Array:
+    """The parameters of a form close to Fubini-Study: the balanced step from |z|^(2k)."""
+    jets = section_jets(sections, points)
+    norm = jnp.ones(len(points.weight), jets.dtype)
+    return form_parameters(_balanced(jets[:, 0], points.weight, norm))
+
+
+def balanced_form(
+    sections: Sections, points: Points, *, steps: int = 12
+) -> tuple[Array, list[float]]:
+    """Donaldson's balanced form: the fixed point of H <- (S / V int s s^dagger / s^dagger H s)^-1.
+
+    The integral is over the Calabi-Yau measure |Omega|^2, estimated on the points.
+
+    Returns:
+        The parameters of H, and the relative change of H in every step.
+    """
+    jets = section_jets(sections, points)[:, 0]
+    count = len(jets) // 2
+    s = jets[:count] + 1j * jets[count:]
+    form = jnp.eye(count, dtype=s.dtype)
+    changes = []
+    for _ in range(_checks.positive_integer("steps", steps)):
+        norm = jnp.einsum("ix,ij,jx->x", s.conj(), form, s).real
+        new = _balanced(jets, points.weight, norm)
+        new = new * count / jnp.trace(new).real
+        changes.append(float(jnp.linalg.norm(new - form) / jnp.linalg.norm(new)))
+        form = new
+    return form_parameters(form), changes
+
+
+@jax.jit
+def _balanced(jets: Array, weight: Array, norm: Array) -> Array:
+    count = len(jets) // 2
+    s = jets[:count] + 1j * jets[count:]
+    gram = (s * (weight / jnp.sum(weight) / norm)) @ s.conj().T
+    form = jnp.linalg.inv(count * gram)
+    return (form + form.conj().T) / 2
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class AlgebraicMetric:
+    """g = d dbar (1/k) log s^dagger H s, as a callable metric.
+
+    Attributes:
+        manifold: the hypersurface.
+        sections: the sections s.
+        parameters: of H, see :func:`hermitian_form`.
+    """
+
+    manifold: Hypersurface
+    sections: Sections
+    parameters: Float[AnyArray, "s s"]
+
+    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
+        """The chart that :meth:`__call__` uses at z."""
+        return best_chart(self.manifold, z)
+
+    def __call__(
+        self,
+        z: Complex[AnyArray, "*b k"],
+        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
+    ) -> Complex[Array, "*b n n"]:
+        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
+        z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)
+        chart = self.chart(z) if chart is None else chart
+        return _evaluate(self, z, jnp.broadcast_to(jnp.asarray(chart), (*z.shape[:-1], 2)))
+
+
+@jax.jit
+def _evaluate(metric: AlgebraicMetric, z: Array, chart: Array) -> Array:
+    points = points_at(
+        metric.manifold, z.reshape(-1, z.shape[-1]), chart=chart.reshape(-1, 2), check=False
+    )
+
+    def at(point: Points) -> Array:
+        jets = section_jets(metric.sections, jax.tree.map(lambda x: x[None], point))
+        return algebraic_metric(jnp.asarray(metric.parameters), jets, metric.sections.degree)[0]
+
+    found = jax.lax.map(at, points, batch_size=min(1024, len(points.weight)))
+    return found.reshape(*z.shape[:-1], *found.shape[1:])

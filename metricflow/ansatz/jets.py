@@ -1,0 +1,135 @@
+"""Jets of real functions on a hypersurface: value, gradient and complex Hessian, in bulk.
+
+A jet holds f, d_a f and d_a dbar_b f in local coordinates, as 1 + 2n + n^2 real numbers: all that
+a Kaehler potential needs, with no second derivatives of other types.  Jets add and multiply.  The
+points stand on the last axis, so that every operation is a stream over them.
+"""
+
+import itertools
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from .._checks import AnyArray
+from ..geometry import Points
+
+# order along the component axis: f, Re d_a f, Im d_a f, diagonal of the Hessian,
+# Re and Im of its entries a < b
+
+
+def jet_size(dim: int) -> int:
+    """The number 1 + 2n + n^2 of real components."""
+    return 1 + 2 * dim + dim**2
+
+
+def constant_jet(dim: int, points: int, dtype: np.dtype) -> Float[Array, "c b"]:
+    """The jet of the function 1."""
+    return jnp.zeros((jet_size(dim), points), dtype).at[0].set(1)
+
+
+def pack_jet(
+    value: Float[AnyArray, "*b p"],
+    gradient: Complex[AnyArray, "*b n p"],
+    hessian: Complex[AnyArray, "*b n n p"],
+) -> Float[Array, "*b c p"]:
+    """A jet from f, d_a f and the Hermitian d_a dbar_b f (its upper triangle is read)."""
+    rows, columns = np.triu_indices(gradient.shape[-2], 1)
+    diagonal = jnp.stack([hessian[..., a, a, :].real for a in range(gradient.shape[-2])], axis=-2)
+    upper = hessian[..., rows, columns, :]
+    parts = [value[..., None, :], gradient.real, gradient.imag, diagonal, upper.real, upper.imag]
+    return jnp.concatenate(parts, axis=-2)
+
+
+def hessian_components(jet: Float[AnyArray, "*b c p"], dim: int) -> Float[Array, "*b h p"]:
+    """The n^2 real components of the Hessian: the diagonal, then Re and Im for a < b."""
+    return jnp.asarray(jet)[..., 1 + 2 * dim :, :]
+
+
+def hermitian_components(matrix: Complex[Array, "*b n n"]) -> Float[Array, "*b h"]:
+    """Hermitian matrices as n^2 real components, in the order of :func:`hessian_components`."""
+    dim = matrix.shape[-1]
+    rows, columns = np.triu_indices(dim, 1)
+    diagonal, upper = jnp.diagonal(matrix, axis1=-2, axis2=-1).real, matrix[..., rows, columns]
+    return jnp.concatenate([diagonal, upper.real, upper.imag], axis=-1)
+
+
+def components_to_hermitian(components: Float[Array, "h p"], dim: int) -> Complex[Array, "p n n"]:
+    """The inverse of :func:`hermitian_components`, with the points last on the way in."""
+    pairs = list(itertools.combinations(range(dim), 2))
+    entries: dict[tuple[int, int], Array] = {}
+    for place, (a, b) in enumerate(pairs):
+        upper = components[dim + place] + 1j * components[dim + len(pairs) + place]
+        entries[a, b], entries[b, a] = upper, upper.conj()
+    for a in range(dim):
+        entries[a, a] = components[a].astype(jnp.result_type(components.dtype, 1j))
+    rows = [jnp.stack([entries[a, b] for b in range(dim)], axis=-1) for a in range(dim)]
+    return jnp.stack(rows, axis=-2)
+
+
+def hermitian_dual(matrix: Complex[AnyArray, "p n n"]) -> Float[Array, "h p"]:
+    """The weights v with sum_h v_h hessian_components_h = tr(matrix @ Hessian)."""
+    dim = matrix.shape[-1]
+    matrix = jnp.asarray(matrix)
+    pairs = list(itertools.combinations(range(dim), 2))
+    diagonal = [matrix[:, a, a].real for a in range(dim)]
+    # tr = sum_ab m_ba h_ab, and h_ba = conj(h_ab), so the pair gives 2 Re(m_ba h_ab)
+    real = [2 * matrix[:, b, a].real for a, b in pairs]
+    imaginary = [-2 * matrix[:, b, a].imag for a, b in pairs]
+    return jnp.stack(diagonal + real + imaginary)
+
+
+def multiply_jets(
+    f: Float[Array, "*b c p"], h: Float[Array, "*b c p"], dim: int
+) -> Float[Array, "*b c p"]:
+    """The jet of f h: dd(fh) = f ddh + h ddf + df dbar h + dh dbar f."""
+    size = jet_size(dim)
+    x, y = ([jet[..., i, :] for i in range(size)] for jet in (f, h))
+    value = [x[0] * y[0]]
+    first = [x[0] * y[i] + y[0] * x[i] for i in range(1, 1 + 2 * dim)]
+    second = [x[0] * y[i] + y[0] * x[i] for i in range(1 + 2 * dim, size)]
+    real, imaginary = range(1, 1 + dim), range(1 + dim, 1 + 2 * dim)
+    for a in range(dim):
+        r, i = real[a], imaginary[a]
+        second[a] = second[a] + 2 * (x[r] * y[r] + x[i] * y[i])
+    pairs = list(itertools.combinations(range(dim), 2))
+    for place, (a, b) in enumerate(pairs):
+        ra, ia, rb, ib = real[a], imaginary[a], real[b], imaginary[b]
+        # x_a conj(y_b) + y_a conj(x_b)
+        cross = x[ra] * y[rb] + x[ia] * y[ib] + y[ra] * x[rb] + y[ia] * x[ib]
+        turned = x[ia] * y[rb] - x[ra] * y[ib] + y[ia] * x[rb] - y[ra] * x[ib]
+        second[dim + place] = second[dim + place] + cross
+        second[dim + len(pairs) + place] = second[dim + len(pairs) + place] + turned
+    return jnp.stack(value + first + second, axis=-2)
+
+
+def holomorphic_monomials(
+    exponents: Int[Array, "m k"], top: int, points: Points
+) -> tuple[Complex[Array, "m b"], Complex[Array, "m n b"]]:
+    """z^p and its derivatives d_a z^p along the hypersurface, for exponents p_i at most ``top``."""
+    z = jnp.asarray(points.z).T
+    ambient = z.shape[0]
+    power = [jnp.ones_like(z)]
+    for _ in range(top):
+        power.append(power[-1] * z)
+    powers = jnp.stack(power)  # (D+1, k, N)
+    factors = [powers[exponents[:, i], i] for i in range(ambient)]
+    value = math.prod(factors[1:], start=factors[0])
+    slopes = []
+    for i in range(ambient):
+        # p_i z_i^(p_i - 1), which is right where z_i = 0
+        lowered = exponents[:, i, None] * powers[jnp.maximum(exponents[:, i] - 1, 0), i]
+        others = [factors[j] for j in range(ambient) if j != i]
+        slopes.append(math.prod(others, start=lowered))
+    jacobian = jnp.moveaxis(jnp.asarray(points.pullback), 0, -1)  # (n, k, N)
+    return value, sum(slopes[i][:, None] * jacobian[None, :, i] for i in range(ambient))
+
+
+def norm_jets(points: Points) -> tuple[Array, Array, Array]:
+    """log|z|^2 with its gradient (n, N) and its Hessian (n, n, N), which is g_FS."""
+    z, jacobian = jnp.asarray(points.z), jnp.asarray(points.pullback)
+    norm = jnp.sum(z.real**2 + z.imag**2, axis=-1)
+    gradient = jnp.einsum("xai,xi->ax", jacobian, z.conj()) / norm
+    flat = jnp.einsum("xai,xbi->abx", jacobian, jacobian.conj()) / norm
+    return jnp.log(norm), gradient, flat - gradient[:, None] * gradient[None, :].conj()

@@ -1,0 +1,160 @@
+"""Potentials that are functions of invariant features: networks and fixed kernels.
+
+g = g_FS + d dbar phi(y(x)) with features y of a spectral basis: Kaehler by construction, the same
+tensor in every chart.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Complex, Float, Int
+
+from .. import _checks
+from .._checks import AnyArray
+from ..geometry import FubiniStudyMetric, Hypersurface, Points, best_chart, points_at
+from ..geometry.charts import Chart
+from .features import composed_hessian, feature_jets
+from .jets import components_to_hermitian, hermitian_components
+from .networks import Mlp
+from .spectral import SpectralBasis
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkMetric:
+    """g_FS + d dbar phi with phi(x) = network(theta, y(x)).
+
+    Attributes:
+        manifold: the hypersurface.
+        basis: whose functions are the features y.
+        widths, activation: of the :class:`metricflow.ansatz.networks.Mlp`.
+        parameters: theta.
+    """
+
+    manifold: Hypersurface
+    basis: SpectralBasis
+    widths: tuple[int, ...] = dataclasses.field(metadata={"static": True})
+    activation: str = dataclasses.field(metadata={"static": True})
+    parameters: Any
+
+    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
+        """The chart that :meth:`__call__` uses at z."""
+        return best_chart(self.manifold, z)
+
+    def __call__(
+        self,
+        z: Complex[AnyArray, "*b k"],
+        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
+    ) -> Complex[Array, "*b n n"]:
+        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
+        return _call(self, z, chart)
+
+    def hessians(self, features: Float[Array, "b f c"]) -> Float[Array, "h b"]:
+        """d dbar phi at points whose feature jets are given, as n^2 real components."""
+        return network_hessians(
+            Mlp(self.widths, self.activation), self.parameters, features, self.manifold.dim
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelPotentialMetric:
+    """g_FS + d dbar phi with phi(x) = sum_b K(y(x), y_b) a_b, K = exp(-|y - y'|^2 / 2 width^2).
+
+    A frozen kernel that gives a true Kaehler metric, unlike a kernel on metric components.
+
+    Attributes:
+        manifold: the hypersurface.
+        basis: whose functions are the features y.
+        width: of the Gaussian, in the units of the features (mean square one).
+        centres: y_b, shape (B, F).
+        coefficients: a_b, shape (B,).
+    """
+
+    manifold: Hypersurface
+    basis: SpectralBasis
+    width: Float[AnyArray, ""] | float
+    centres: Float[AnyArray, "m f"]
+    coefficients: Float[AnyArray, " m"]
+
+    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
+        """The chart that :meth:`__call__` uses at z."""
+        return best_chart(self.manifold, z)
+
+    def __call__(
+        self,
+        z: Complex[AnyArray, "*b k"],
+        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
+    ) -> Complex[Array, "*b n n"]:
+        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
+        return _call(self, z, chart)
+
+    def hessians(self, features: Float[Array, "b f c"]) -> Float[Array, "h b"]:
+        """d dbar phi at points whose feature jets are given, as n^2 real components."""
+        dim = self.manifold.dim
+        centres, coefficients = jnp.asarray(self.centres), jnp.asarray(self.coefficients)
+
+        def at(one: Array) -> Array:
+            return coefficients @ _kernel_hessian(one, centres, self.width, dim)
+
+        return jax.lax.map(at, features, batch_size=64).T
+
+
+def network_hessians(
+    network: Any, parameters: Any, features: Float[Array, "b f c"], dim: int
+) -> Float[Array, "h b"]:
+    """d dbar of a network potential at points whose feature jets are given."""
+
+    def at(one: Array) -> Array:
+        return composed_hessian(lambda y: network.apply(parameters, y), one, dim)
+
+    return jax.vmap(at, out_axes=1)(features)
+
+
+@functools.partial(jax.jit, static_argnames=("dim", "chunk"))
+def kernel_hessians(
+    features: Float[Array, "b f c"],
+    centres: Float[AnyArray, "m f"],
+    width: Float[AnyArray, ""] | float,
+    dim: int,
+    *,
+    chunk: int = 64,
+) -> Float[Array, "m h b"]:
+    """d dbar K(y(x), y_b) for all centres b: shape (B, n^2, N), the columns of a collocation.
+
+    With u = y - y_b: K (-u . ddbar y - dy . dbar y + (u . dy)(u . dbar y) / s^2) / s^2.
+    """
+
+    def at(one: Array) -> Array:
+        return _kernel_hessian(one, jnp.asarray(centres), width, dim)
+
+    return jnp.moveaxis(jax.lax.map(at, features, batch_size=chunk), 0, -1)
+
+
+def _kernel_hessian(one: Array, centres: Array, width: Array | float, dim: int) -> Array:
+    u = one[:, 0] - centres
+    slope = one[:, 1 : 1 + dim] + 1j * one[:, 1 + dim : 1 + 2 * dim]
+    kernel = jnp.exp(-jnp.sum(u**2, axis=1) / (2 * width**2)) / width**2
+    radial = u @ slope  # (B, n)
+    cross = radial[:, :, None] * radial[:, None, :].conj() / width**2 - slope.T @ slope.conj()
+    second = hermitian_components(cross) - u @ one[:, 1 + 2 * dim :]
+    return kernel[:, None] * second
+
+
+def _call(metric: Any, z: AnyArray, chart: Any) -> Array:
+    z = _checks.homogeneous_coordinates("z", z, metric.manifold.ambient)
+    chart = metric.chart(z) if chart is None else chart
+    return _evaluate(metric, z, jnp.broadcast_to(jnp.asarray(chart), (*z.shape[:-1], 2)))
+
+
+@jax.jit
+def _evaluate(metric: Any, z: Array, chart: Array) -> Array:
+    dim = metric.manifold.dim
+    flat: Points = points_at(
+        metric.manifold, z.reshape(-1, z.shape[-1]), chart=chart.reshape(-1, 2), check=False
+    )
+    found = components_to_hermitian(metric.hessians(feature_jets(metric.basis, flat)), dim)
+    return FubiniStudyMetric(metric.manifold)(z, chart) + found.reshape(*z.shape[:-1], dim, dim)
