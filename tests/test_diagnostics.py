@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from metricflow import diagnostics, geometry
+from metricflow._pytree import register_dataclass
 from metricflow.geometry import antiholomorphic_derivative, holomorphic_derivative
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Conformal:
     """f g_FS with f = 1 + |z_0|^2 / |z|^2 / 2, a function on projective space: not Kaehler."""

@@ -16,6 +16,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from ..diagnostics import kappa_estimate, sigma_measure
 from ..energies import GRADIENTS, sigma_loss, sigma_loss_variation
 from ..geometry import (
@@ -82,7 +83,7 @@ class KernelFlowInfo(NamedTuple):
     result: Int[Array, ""]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelMetric:
     """g(x) = g_FS(x) + sum_b K(x, x_b) a_b, a metric at any point.
@@ -141,7 +142,7 @@ class KernelMetric:
         return _evaluate(self, z, jnp.broadcast_to(chart, (*z.shape[:-1], 2)))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelFlow:
     """The flow of MF 3.5 with a frozen component-diagonal kernel, Theta = delta delta K.

@@ -8,6 +8,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from .charts import Chart, best_chart, chart_coordinates, pullback
 from .hypersurface import Hypersurface, gradient
 from .sampling import Points
@@ -35,7 +36,7 @@ def fubini_study_determinant(
     return jnp.sum(slope, axis=-1) / (norm ** (manifold.dim + 1) * chosen)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class FubiniStudyMetric:
     """Fubini-Study as a callable: ``metric(z)`` is g at z in the chart ``metric.chart(z)``."""

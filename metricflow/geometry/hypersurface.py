@@ -12,12 +12,13 @@ from jaxtyping import Array, Complex
 from numpy.typing import ArrayLike
 
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 
 _UNROLLED = 16  # monomials above which P is summed in a loop
 _SINGULAR = 1e-7  # |dP| / |z|^(d-1) below which a point counts as a singular point
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Hypersurface:
     """The zero set of P(z) = sum_m c_m prod_i z_i^(e_mi) in P^(n+1), of degree n + 2.

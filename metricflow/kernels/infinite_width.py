@@ -2,16 +2,16 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
+from .._pytree import register_dataclass
 
 Scalar = Float[Array, ""] | float
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ReluNTK:
     """The frozen NTK of a fully connected ReLU network in NTK parameterisation.
@@ -43,7 +43,7 @@ class ReluNTK:
     bias_std: Scalar = 0.0
 
     def __post_init__(self) -> None:
-        """Check the numbers unless a transformation is rebuilding the kernel."""
+        """Check the numbers."""
         _checks.positive_integer("depth", self.depth)
         if isinstance(self.weight_std, int | float):
             _checks.positive_number("weight_std", self.weight_std)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from ..geometry import nearest_neighbour
 from .radial import Delta
 
@@ -45,7 +46,7 @@ class Operator(Protocol):
         ...
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Tiled:
     kernel: Any
@@ -58,7 +59,7 @@ class _Tiled:
         return _streamed(self.kernel, self.z1, self.z2, v, self.normalise, self.chunk)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Dense:
     matrix: Array
@@ -67,7 +68,7 @@ class _Dense:
         return jnp.matmul(self.matrix, v, precision=jax.lax.Precision.HIGHEST)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Gather:
     index: Array

@@ -7,12 +7,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
+from .._pytree import register_dataclass
 from ..geometry.distances import arc_squared, pairwise_cosine_squared, pairwise_sine_cosine
 
 Scalar = Float[Array, ""] | float
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Gaussian:
     """K = exp(-d^2 / (2 width^2)), a Gaussian in the distance.
@@ -30,11 +31,9 @@ class Gaussian:
     """
 
     width: Scalar
-    # jax compares pytrees by fields, not by class: without this the two would share compiled code
-    kind: str = dataclasses.field(default="gaussian", metadata={"static": True}, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the width unless a transformation is rebuilding the kernel."""
+        """Check the width."""
         _check_width(self.width)
 
     def log_matrix(
@@ -51,7 +50,7 @@ class Gaussian:
         return jnp.exp(self.log_matrix(z1, z2))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Exponential:
     """K = exp(-d / (2 width)), the formula that the paper prints under the name Gaussian.
@@ -68,10 +67,9 @@ class Exponential:
     """
 
     width: Scalar
-    kind: str = dataclasses.field(default="exponential", metadata={"static": True}, repr=False)
 
     def __post_init__(self) -> None:
-        """Check the width unless a transformation is rebuilding the kernel."""
+        """Check the width."""
         _check_width(self.width)
 
     def log_matrix(
@@ -90,7 +88,7 @@ class Exponential:
         return jnp.exp(self.log_matrix(z1, z2))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Delta:
     """K(x, x_b) = 1 if x_b is the centre nearest to x, else 0.
@@ -103,6 +101,6 @@ class Delta:
 
 
 def _check_width(width: object) -> None:
-    # transformations rebuild pytrees with placeholders instead of numbers
+    # a shape or an axis may stand in for the number where a tree describes another
     if isinstance(width, int | float | jax.Array) and not _checks.is_traced(width):
         _checks.positive_number("width", width)
