@@ -41,7 +41,10 @@ class Gaussian:
     ) -> Float[Array, "b1 b2"]:
         """log K for all pairs; d^2 carries a rounding error of a few eps."""
         cosine2 = pairwise_cosine_squared(z1, z2)
-        return -arc_squared(jnp.maximum(1 - cosine2, 0), cosine2) / (2 * self.width**2)
+        sine2 = 1 - cosine2
+        # rounding below zero is cut off, for K <= 1, but not its derivatives: d^2 is smooth there
+        sine2 = sine2 + jax.lax.stop_gradient(jnp.maximum(sine2, 0) - sine2)
+        return -arc_squared(sine2, cosine2) / (2 * self.width**2)
 
     def matrix(
         self, z1: Complex[Array, "b1 k"], z2: Complex[Array, "b2 k"]

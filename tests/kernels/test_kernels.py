@@ -202,10 +202,23 @@ def test_sharded_rows_give_the_same_numbers(quintic):
     )
 
 
-def test_kernels_never_share_compiled_code():
-    """jax takes two dataclasses with equal fields for one pytree, whatever their classes."""
-    trees = [jax.tree.structure(kernel) for kernel in KERNELS]
-    assert all(a != b for a, b in itertools.combinations(trees, 2))
+def test_gaussian_is_smooth_at_its_centres(quintic):
+    """log K = -t^2 / (2 width^2) along geodesics of speed 1, and so are its derivatives."""
+    centres = points(quintic, 8)
+    u = centres / jnp.linalg.norm(centres, axis=1, keepdims=True)
+    v = jnp.roll(u, 1, axis=0)
+    v = v - u * jnp.sum(u.conj() * v, axis=1, keepdims=True)
+    v = v / jnp.linalg.norm(v, axis=1, keepdims=True)
+    kernel = kernels.Gaussian(0.4)
+
+    def along(t):
+        return jnp.diagonal(kernel.log_matrix(jnp.cos(t) * u + jnp.sin(t) * v, centres))
+
+    slope, bend = jax.jit(jax.jacobian(along)), jax.jit(jax.hessian(along))
+    for t in (0.0, 1e-12, 1e-9, 1e-6, 1e-3):
+        np.testing.assert_allclose(slope(t), -t / 0.4**2, atol=1e-12)
+        np.testing.assert_allclose(bend(t), -6.25, rtol=1e-9)
+    assert float(jnp.max(kernel.matrix(u, centres))) <= 1
 
 
 def test_changing_the_width_does_not_compile_again(quintic):
