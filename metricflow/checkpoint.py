@@ -175,6 +175,7 @@ def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
         TypeError,
         EOFError,
         NotImplementedError,
+        RuntimeError,  # a damaged flag says that an entry is encrypted
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
