@@ -4,8 +4,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PEER := .venv-peer
+PEER_OUT ?= results/peer_mlgeometry.json
 
-.PHONY: help main test test-heavy lint docs benchmark lock clean
+.PHONY: help main test test-heavy lint docs benchmark peer lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -38,9 +40,17 @@ docs: $(READY) ## the documentation site, warnings are errors
 benchmark: $(READY) ## speed against bounds and peers
 	$(RUN) -m benchmarks
 
+peer: ## MLGeometry, in an environment of its own, on the Fermat quintic (PEER_FLAGS for more)
+	@mkdir -p results
+	@if { $(PYTHON) -m venv $(PEER) && \
+		$(PEER)/bin/python -m pip install --quiet -r benchmarks/peer_requirements.txt; \
+	} > results/peer_install.log 2>&1; \
+	then $(PEER)/bin/python benchmarks/peer_mlgeometry.py --out $(PEER_OUT) $(PEER_FLAGS); \
+	else $(PYTHON) benchmarks/peer_mlgeometry.py --out $(PEER_OUT) --not-run results/peer_install.log; fi
+
 lock: $(READY) ## resolve the dependencies anew (needs uv)
 	uv pip compile pyproject.toml --all-extras --generate-hashes --no-emit-index-url \
 		--no-annotate --no-header --python-version 3.11 -o requirements.lock
 
 clean: ## remove the environment and build products
-	rm -rf $(VENV) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(PEER) build dist docs/_build .pytest_cache .mypy_cache .ruff_cache *.egg-info
