@@ -1,8 +1,10 @@
-"""Manifolds by name on the command line: ``fermat:3``, ``dwork:3:0.5``."""
+"""Manifolds by name on the command line: ``fermat:3``, ``dwork:3:0.5``, ``random:3:7``."""
 
-from metricflow.geometry import Hypersurface, dwork, fermat
+import jax
 
-FORMS = "fermat:DIM or dwork:DIM:PSI"
+from metricflow.geometry import Hypersurface, dwork, fermat, random_hypersurface
+
+FORMS = "fermat:DIM, dwork:DIM:PSI or random:DIM:SEED"
 
 
 def parse_manifold(text: str) -> Hypersurface:
@@ -17,6 +19,8 @@ def parse_manifold(text: str) -> Hypersurface:
             return fermat(int(numbers[0]))
         if family == "dwork" and len(numbers) == 2:
             return dwork(int(numbers[0]), complex(numbers[1]))
+        if family == "random" and len(numbers) == 2:
+            return random_hypersurface(jax.random.key(int(numbers[1])), int(numbers[0]))
     except ValueError as error:
         raise ValueError(f"--manifold {text}: {error}") from None
     raise ValueError(f"--manifold: expected {FORMS}, got {text!r}")

@@ -28,7 +28,6 @@ from experiments import _page, _run
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, diagnostics, geometry, load_metric
 from metricflow.checkpoint import write_atomically
-from metricflow.geometry import antiholomorphic_derivative, holomorphic_derivative
 
 COLOURS = ("log_eta", "ricci")
 LABELS = {
@@ -38,7 +37,6 @@ LABELS = {
 PAGE_LABELS = {"log_eta": "log η", "ricci": "Ricci scalar at unit volume"}
 CMAP = "plasma"
 _RESIDUAL = 1e-12
-_CHUNK = 512  # points whose second derivatives are taken at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,34 +107,6 @@ def projected_normals(z: np.ndarray, angle: float) -> np.ndarray:
     power = z.shape[-1] - 1
     tangent = np.stack([z[..., 1] ** power, -(z[..., 0] ** power)], axis=-1)
     return np.cross(projected(tangent, angle), projected(1j * tangent, angle))
-
-
-@jax.jit
-def ricci_scalar(metric: Any, points: geometry.Points) -> jax.Array:
-    """g^(ab) R_ab with R_ab = -d_a dbar_b log det g, of shape (N,); zero for Calabi-Yau metrics.
-
-    With vectors e_c orthonormal for g this is -sum_c d_(e_c) dbar_(e_c) log det g.  The directions
-    are tangent at each point and constant: steps along them leave the hypersurface at second order,
-    by holomorphic terms, which a mixed derivative does not see.
-    """
-
-    def at(point: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
-        z, chart, jacobian = point
-
-        def log_det(w: jax.Array) -> jax.Array:
-            return jnp.log(geometry.hermitian_determinant(metric(w, chart)))
-
-        def mixed(direction: jax.Array) -> jax.Array:
-            return holomorphic_derivative(
-                lambda w: antiholomorphic_derivative(log_det, w, direction), z, direction
-            ).real
-
-        inverse = geometry.hermitian_inverse(metric(z, chart))
-        # the inverse carries the indices (bbar, a): its conjugate is sum_c e_c^a conj(e_c^b)
-        frame = jnp.linalg.cholesky(inverse.conj())
-        return -jnp.sum(jax.vmap(mixed)(frame.T @ jacobian))
-
-    return jax.lax.map(at, (points.z, points.chart, points.pullback), batch_size=_CHUNK)
 
 
 @jax.jit
@@ -226,7 +196,7 @@ def _slice_stage(config: Config, metric: Any, record: _run.Record) -> dict:
     if config.colour == "ricci":
         # the scalar of the same metric scaled to unit volume, so that the scale does not matter
         unit = volume(metric, sample_g, sample) ** (1 / manifold.dim)
-        values = np.asarray(unit * ricci_scalar(metric, points))
+        values = np.asarray(unit * diagnostics.ricci_scalar(metric, points))
     if not np.all(np.isfinite(values)):
         raise ValueError(f"--colour {config.colour}: not finite at some points of the slice")
     path = record.file("slice.npz")

@@ -21,6 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._version import __version__
+from .ansatz import (
+    AlgebraicMetric,
+    KernelPotentialMetric,
+    NetworkMetric,
+    Sections,
+    SpectralBasis,
+    SpectralMetric,
+)
+from .ansatz.spectral import OrbitSums
 from .flows import KernelMetric
 from .geometry import FubiniStudyMetric, Hypersurface
 from .kernels import Delta, Exponential, Gaussian, ReluNTK
@@ -31,16 +40,30 @@ FORMAT_VERSION = 1
 _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
+        AlgebraicMetric,
         Delta,
         Exponential,
         FubiniStudyMetric,
         Gaussian,
         Hypersurface,
         KernelMetric,
+        KernelPotentialMetric,
+        NetworkMetric,
+        OrbitSums,
         ReluNTK,
+        Sections,
+        SpectralBasis,
+        SpectralMetric,
     )
 }
-_METRICS = (FubiniStudyMetric, KernelMetric)
+_METRICS = (
+    AlgebraicMetric,
+    FubiniStudyMetric,
+    KernelMetric,
+    KernelPotentialMetric,
+    NetworkMetric,
+    SpectralMetric,
+)
 
 
 def save_metric(path: str | os.PathLike, metric: Any, *, provenance: dict | None = None) -> None:
@@ -118,10 +141,10 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
-    if type(value).__name__ in _CLASSES and dataclasses.is_dataclass(value):
+    if type(value).__name__ in _CLASSES:
         fields = {
-            field.name: _encode(getattr(value, field.name), arrays, f"{name}.{field.name}")
-            for field in dataclasses.fields(value)
+            field: _encode(getattr(value, field), arrays, f"{name}.{field}")
+            for field in _field_names(type(value))
         }
         return {"class": type(value).__name__, "fields": fields}
     if isinstance(value, jax.Array | np.ndarray):
@@ -131,10 +154,19 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
         arrays[name] = array
         return {"array": name}
     if isinstance(value, tuple | list):
-        return {"tuple": [_encode(item, arrays, name) for item in value]}
+        return {"tuple": [_encode(item, arrays, f"{name}.{i}") for i, item in enumerate(value)]}
+    if isinstance(value, dict):  # the parameters of a network
+        return {"dict": {k: _encode(item, arrays, f"{name}.{k}") for k, item in value.items()}}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise TypeError(f"{name}: the metric file format does not know {type(value).__name__}")
+
+
+def _field_names(cls: Any) -> tuple[str, ...]:
+    """Of a dataclass or a named tuple."""
+    if dataclasses.is_dataclass(cls):
+        return tuple(field.name for field in dataclasses.fields(cls))
+    return cls._fields
 
 
 def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
@@ -146,6 +178,11 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         return arrays[value["array"]]
     if "tuple" in value:
         return tuple(_decode(item, arrays, path) for item in value["tuple"])
+    if "dict" in value:
+        return {
+            k: jnp.asarray(x) if isinstance(x := _decode(item, arrays, path), np.ndarray) else x
+            for k, item in value["dict"].items()
+        }
     cls = _CLASSES.get(value.get("class", ""))
     if cls is None:
         raise ValueError(f"{path}: unknown model {value.get('class')!r}; update metricflow")

@@ -61,6 +61,7 @@ class Diagnostics(NamedTuple):
     volume_ratio: float
     min_eigenvalue: float
     positive_fraction: float
+    mean_abs_ricci: float | None
     notes: dict[str, str]
 
 
@@ -264,7 +265,59 @@ def _chart_mismatch(metric: Metric, points: Points, margin: float) -> Array:
     return total / weight
 
 
-def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -> Diagnostics:
+def ricci_scalar(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, " b"]:
+    """g^(ab) R_ab with R_ab = -d_a dbar_b log det g at every point; zero for Calabi-Yau metrics.
+
+    With vectors e_c orthonormal for g this is -sum_c d_(e_c) dbar_(e_c) log det g.  The directions
+    are tangent at each point and constant: steps along them leave the hypersurface at second order,
+    by holomorphic terms, which a mixed derivative does not see.
+
+    Args:
+        metric: a callable metric; it is differentiated twice along the hypersurface.
+        points: the points, in the charts to differentiate in.
+        chunk: points differentiated at a time.
+    """
+    return _compiled(_ricci_scalar, metric)(metric, points, chunk)
+
+
+def _ricci_scalar(metric: Metric, points: Points, chunk: int) -> Array:
+    def at(point: tuple[Array, Array, Array]) -> Array:
+        z, chart, jacobian = point
+
+        def log_det(w: Array) -> Array:
+            return jnp.log(hermitian_determinant(metric(w, chart)))
+
+        def second(direction: Array) -> Array:
+            def along(w: Array) -> Array:
+                return jax.jvp(log_det, (w,), (direction,))[1]
+
+            return jax.jvp(along, (z,), (direction,))[1]
+
+        inverse = hermitian_inverse(metric(z, chart))
+        # the inverse carries the indices (bbar, a): its conjugate is sum_c e_c^a conj(e_c^b)
+        frame = jnp.linalg.cholesky(inverse.conj()).T @ jacobian
+        # 4 d_v dbar_v of a real function: its second derivatives along v and i v
+        return -jnp.sum(jax.lax.map(second, jnp.concatenate([frame, 1j * frame]))) / 4
+
+    return jax.lax.map(at, (points.z, points.chart, points.pullback), batch_size=chunk)
+
+
+def mean_abs_ricci(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, ""]:
+    """Vol(g)^(1/n) times the weighted mean of |g^(ab) R_ab|, which no scale of g changes."""
+    g = metric(points.z, points.chart)
+    volume = fubini_study_volume(metric.manifold) * jnp.abs(volume_ratio(g, points))
+    scalar = jnp.abs(ricci_scalar(metric, points, chunk=chunk))
+    mean = jnp.sum(points.weight * scalar) / jnp.sum(points.weight)
+    return volume ** (1 / metric.manifold.dim) * mean
+
+
+def diagnose(
+    metric: Metric,
+    points: Points,
+    *,
+    derivative_points: int = 2000,
+    curvature_points: int = 0,
+) -> Diagnostics:
     """Every diagnostic of a callable metric on points it was not fitted to.
 
     A metric may carry ``without_kaehler_defect`` or ``without_chart_mismatch``: a sentence that
@@ -274,6 +327,8 @@ def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -
         metric: the callable metric.
         points: held-out points.
         derivative_points: the Kaehler defect and the chart mismatch use the first so many points.
+        curvature_points: and the Ricci measure so many, each of which costs about twenty metrics;
+            none by default.
     """
     g = metric(points.z, points.chart)
     _checks.finite("metric", g)
@@ -293,6 +348,14 @@ def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -
             raise ValueError(f"metric: its {name} is NaN: a derivative does not exist somewhere")
         if reason:
             notes[name] = reason
+    ricci, reason = None, getattr(metric, "without_kaehler_defect", None)
+    if not curvature_points:
+        reason = "not computed, see curvature_points"
+    if reason:
+        notes["mean_abs_ricci"] = reason
+    else:
+        few = jax.tree.map(lambda x: x[:curvature_points], points)
+        ricci = float(mean_abs_ricci(metric, few))
     eigenvalues = relative_eigenvalues(g, points)
     return Diagnostics(
         sigma=float(sigma_measure(g, points)),
@@ -304,6 +367,7 @@ def diagnose(metric: Metric, points: Points, *, derivative_points: int = 2000) -
         volume_ratio=float(volume_ratio(g, points)),
         min_eigenvalue=float(jnp.min(eigenvalues)),
         positive_fraction=float(jnp.mean((eigenvalues[:, 0] > 0).astype(eigenvalues.dtype))),
+        mean_abs_ricci=ricci,
         notes=notes,
     )
 

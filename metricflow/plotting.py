@@ -11,7 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 
-COLOURS = {"relu": "#0072b2", "gaussian": "#d55e00", "delta": "#009e73"}
+COLOURS = {
+    "relu": "#0072b2",
+    "gaussian": "#d55e00",
+    "delta": "#009e73",
+    "spectral": "#0072b2",
+    "algebraic": "#d55e00",
+    "network": "#009e73",
+    "kernel": "#cc79a7",
+}
 LABELS = {"relu": "ReLU NTK", "gaussian": "Gaussian", "delta": "delta"}
 
 
@@ -235,3 +243,24 @@ def _lit(colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
     # a power darkens without greying, and shadows are warm: yellow turns gold, not olive
     shaded = colours ** (1.4 - 0.5 * diffuse) * (1 - (1 - diffuse) * [0.22, 0.4, 0.3])
     return np.clip(shaded + 0.25 * gloss, 0, 1)
+
+
+def accuracy_against_time(
+    axis: Axes, histories: Mapping[str, Sequence[Sequence[float]]], *, style: str = "o-"
+) -> Axes:
+    """sigma on held-out points against wall seconds, both scales logarithmic.
+
+    Args:
+        axis: where to draw.
+        histories: for each label rows (seconds, sigma).
+        style: line style, as in ``axis.plot``.
+    """
+    for name, rows in histories.items():
+        seconds, sigma = np.asarray(rows, float).T
+        axis.loglog(
+            seconds, sigma, style, color=COLOURS.get(name), label=LABELS.get(name, name), ms=4
+        )
+    axis.set_xlabel("wall seconds since the start of the process")
+    axis.set_ylabel(r"$\sigma$ on held-out points")
+    axis.legend(frameon=False)
+    return axis

@@ -17,13 +17,14 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from ..geometry import Hypersurface, Points, best_chart, points_at
 from ..geometry.charts import Chart
 from .jets import holomorphic_monomials
 from .symmetry import monomials
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sections:
     """A basis s of the polynomials of degree k modulo P, orthonormal on a sample of points.
@@ -148,6 +149,25 @@ def fubini_study_form(manifold: Hypersurface, sections: Sections, points: Points
     return form_parameters(_balanced(jets[:, 0], points.weight, norm))
 
 
+def raised_form(
+    metric: "AlgebraicMetric", sections: Sections, points: Points
+) -> Float[Array, "s s"]:
+    """A form of degree k for the sections whose metric is close to one of lower degree.
+
+    H = (int s s^dagger e^(-kK))^-1 for the potential K of the metric, whose error falls as 1/k.
+    """
+    lower = section_jets(metric.sections, points)[:, 0]
+    count = len(lower) // 2
+    s = lower[:count] + 1j * lower[count:]
+    form = hermitian_form(jnp.asarray(metric.parameters))
+    norm = jnp.sum(s.conj() * (form @ s), axis=0).real
+    # in units of |z|^2, which the jets are divided by
+    power = norm ** (sections.degree / metric.sections.degree)
+    return form_parameters(
+        _balanced(section_jets(sections, points)[:, 0], points.weight, power)
+    )
+
+
 def balanced_form(
     sections: Sections, points: Points, *, steps: int = 12
 ) -> tuple[Array, list[float]]:
@@ -181,7 +201,7 @@ def _balanced(jets: Array, weight: Array, norm: Array) -> Array:
     return (form + form.conj().T) / 2
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlgebraicMetric:
     """g = d dbar (1/k) log s^dagger H s, as a callable metric.

@@ -14,6 +14,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from ..geometry import FubiniStudyMetric, Hypersurface, Points, best_chart, points_at
 from ..geometry.charts import Chart
 from .features import composed_hessian, feature_jets
@@ -22,7 +23,7 @@ from .networks import Mlp
 from .spectral import SpectralBasis
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkMetric:
     """g_FS + d dbar phi with phi(x) = network(theta, y(x)).
@@ -59,7 +60,7 @@ class NetworkMetric:
         )
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class KernelPotentialMetric:
     """g_FS + d dbar phi with phi(x) = sum_b K(y(x), y_b) a_b, K = exp(-|y - y'|^2 / 2 width^2).

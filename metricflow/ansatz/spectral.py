@@ -21,6 +21,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from ..geometry import FubiniStudyMetric, Hypersurface, Points, best_chart, points_at
 from ..geometry.charts import Chart
 from .jets import (
@@ -59,7 +60,7 @@ class OrbitSums(NamedTuple):
     imaginary: Int[AnyArray, " t"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpectralBasis:
     """Invariant functions f_1 ... f_M on a hypersurface, nested by degree; f_0 = 1 is implied.
@@ -204,7 +205,7 @@ def _tiled_hessians(basis: SpectralBasis, points: Points, chunk: int) -> Array:
     return jax.lax.scan(write, zero, starts)[0]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpectralMetric:
     """g = g_FS + d dbar phi with phi = sum_k c_k f_k: Kaehler and chart-free by construction.

@@ -4,15 +4,24 @@ Each flow has a State (what the next step needs), an Info (what a person wants t
 init / step / run.  A run that breaks down ends with a named :class:`Result`.
 """
 
+from .gauss_newton import GaussNewton, GaussNewtonInfo, GaussNewtonState, LeastSquares
 from .kernel import KernelFlow, KernelFlowInfo, KernelFlowState, KernelMetric, held_out_sigma
+from .monge_ampere import AlgebraicPotential, LinearPotential, NetworkPotential
 from .result import FlowError, Result
 
 __all__ = [
+    "AlgebraicPotential",
     "FlowError",
+    "GaussNewton",
+    "GaussNewtonInfo",
+    "GaussNewtonState",
     "KernelFlow",
     "KernelFlowInfo",
     "KernelFlowState",
     "KernelMetric",
+    "LeastSquares",
+    "LinearPotential",
+    "NetworkPotential",
     "Result",
     "held_out_sigma",
 ]

@@ -82,6 +82,7 @@ class GaussNewton:
             equations, three times faster, accurate to eps cond(J)^2, for damped problems.
         rank_tolerance: drop singular values below this times the largest (with ``"qr"``).
         iterations: conjugate gradient iterations, at most.
+        tolerance: conjugate gradients stop once the residual has fallen to this part.
         halvings: how often a step is halved to stay in the domain and to lower the loss.
     """
 
@@ -91,6 +92,7 @@ class GaussNewton:
     factor: str = "qr"
     rank_tolerance: float | None = None
     iterations: int = 100
+    tolerance: float = 1e-6
     halvings: int = 12
 
     def __post_init__(self) -> None:
@@ -275,7 +277,7 @@ class GaussNewton:
         probe = jax.random.rademacher(jax.random.key(0), flat.shape, flat.dtype)
         scale = jnp.sum(forward(probe) ** 2) / len(flat)
         step, _ = jax.scipy.sparse.linalg.cg(
-            product, backward(r)[0], maxiter=self.iterations, tol=1e-6
+            product, backward(r)[0], maxiter=self.iterations, tol=self.tolerance
         )
         return r, step, jnp.asarray(-1, jnp.int32)
 

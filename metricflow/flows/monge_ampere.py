@@ -12,6 +12,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._pytree import register_dataclass
 from ..ansatz.algebraic import algebraic_metric
 from ..ansatz.jets import components_to_hermitian, hermitian_dual
 from ..ansatz.networks import Mlp
@@ -20,7 +21,7 @@ from ..energies import monge_ampere_residuals
 from ..geometry import Points, fubini_study_metric, hermitian_inverse
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LinearPotential:
     """phi = sum_k c_k f_k with stored derivative tensors; the Jacobian is in closed form.
@@ -54,7 +55,7 @@ class LinearPotential:
         return monge_ampere_residuals(g, self.points), jnp.sqrt(weight)[:, None] * centred
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkPotential:
     """phi = network(theta, y) with stored feature jets.
@@ -100,7 +101,7 @@ class NetworkPotential:
         return monge_ampere_residuals(g, self.points), jnp.sqrt(weight)[:, None] * centred
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlgebraicPotential:
     """K = (1/k) log s^dagger H s with stored section jets; its Jacobian is never formed.

@@ -46,6 +46,7 @@ from .hypersurface import (
     hypersurface,
     phase_symmetries,
     polynomial,
+    random_hypersurface,
     residual,
 )
 from .sampling import (
@@ -90,6 +91,7 @@ __all__ = [
     "points_at",
     "polynomial",
     "project_to_hypersurface",
+    "random_hypersurface",
     "pullback",
     "residual",
     "sample_points",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex
+from jaxtyping import Array, Complex, Key
 from numpy.typing import ArrayLike
 
 from .._checks import AnyArray
@@ -139,6 +139,25 @@ def dwork(dim: int, psi: complex | float) -> Hypersurface:
         return fermat(dim)
     exponents = np.vstack([degree * np.eye(degree, dtype=int), np.ones((1, degree), int)])
     return hypersurface(exponents, np.append(np.ones(degree), -degree * psi))
+
+
+def random_hypersurface(key: Key[Array, ""], dim: int) -> Hypersurface:
+    """All monomials of degree n + 2 with independent complex Gaussian coefficients: no symmetry.
+
+    The variance of c_m is the multinomial coefficient of its monomial, which makes the law
+    invariant under every rotation of C^(n+2): no coordinates are special.
+    """
+    if dim < 1:
+        raise ValueError(f"dim: expected a complex dimension of at least 1, got {dim}")
+    degree = dim + 2
+    exponents = [
+        row for row in itertools.product(range(degree + 1), repeat=degree) if sum(row) == degree
+    ]
+    size = np.sqrt(
+        [math.factorial(degree) / math.prod(map(math.factorial, row)) for row in exponents]
+    )
+    real, imaginary = np.asarray(jax.random.normal(key, (2, len(exponents))), np.float64)
+    return hypersurface(exponents, size * (real + 1j * imaginary))
 
 
 def polynomial(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Complex[Array, "*b"]:

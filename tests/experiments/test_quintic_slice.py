@@ -158,7 +158,7 @@ def test_the_ricci_scalar_is_that_of_differences_along_the_curve():
     around = sum(log_g(x + step * 1j**k) for k in range(4))
     mixed = (around - 4 * log_g(x)) / (4 * step**2)
     expected = -mixed / np.exp(log_g(x))
-    assert float(quintic_slice.ricci_scalar(metric, at(x))[0]) == pytest.approx(expected, rel=1e-4)
+    assert float(diagnostics.ricci_scalar(metric, at(x))[0]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_ricci_scalar_is_a_scalar_of_mean_zero():
@@ -166,12 +166,12 @@ def test_the_ricci_scalar_is_a_scalar_of_mean_zero():
     manifold = geometry.fermat(2)
     metric = geometry.FubiniStudyMetric(manifold)
     points = geometry.sample_points(jax.random.key(1), manifold, 3000)
-    values = np.asarray(quintic_slice.ricci_scalar(metric, points))
+    values = np.asarray(diagnostics.ricci_scalar(metric, points))
     assert values.std() > 0.5
     by_line = values.reshape(-1, 4).mean(1)  # the points of one line are correlated
     assert abs(by_line.mean()) < 5 * by_line.std() / np.sqrt(len(by_line))
     turned = geometry.points_at(manifold, points.z, chart=points.chart[:, ::-1])
-    again = np.asarray(quintic_slice.ricci_scalar(metric, turned))
+    again = np.asarray(diagnostics.ricci_scalar(metric, turned))
     size = np.abs(np.take_along_axis(np.asarray(points.z), np.asarray(turned.chart), 1))
     regular = size.min(1) > 0.5  # neither chart is near its end
     assert regular.sum() > 100
@@ -191,7 +191,7 @@ def test_a_saved_metric_is_drawn_by_its_curvature(tmp_path):
         values = stored["values"].ravel()
     metric = geometry.FubiniStudyMetric(geometry.fermat(1))
     # a curve: unit volume divides by the area 3 pi, and the scalar is -d dbar log eta / g
-    plain = quintic_slice.ricci_scalar(metric, points)
+    plain = diagnostics.ricci_scalar(metric, points)
     assert np.allclose(values, 3 * np.pi * plain, rtol=tolerance("sum"))
     g = metric(points.z, points.chart)
     assert float(quintic_slice.volume(metric, g, points)) == pytest.approx(3 * np.pi)
