@@ -27,6 +27,7 @@ from metricflow.flows import AlgebraicPotential, GaussNewton, LinearPotential, N
 
 METHODS = ("auto", "spectral", "algebraic", "network", "kernel")
 _FEW_FUNCTIONS = 0.2  # of all functions at D = 4 are invariant: where symmetry pays
+_OPERATIONS_PER_SECOND = 2e10  # assumed until rungs are large enough to measure
 _MEMORY = 7e9  # bytes that derivative tensors or section jets may take
 
 
@@ -74,12 +75,14 @@ PRESETS = {
 class Ladder(Protocol):
     """A family of models of growing size."""
 
+    stride: int  # how many rungs up it may jump
+
     def sizes(self) -> list[int]:
         """The rungs, in increasing order."""
         ...
 
     def work(self, size: int) -> float:
-        """What a rung costs, in any unit."""
+        """About how many floating point operations a rung takes."""
         ...
 
     def fit(self, size: int, metric: Any) -> tuple[Any, dict]:
@@ -89,6 +92,8 @@ class Ladder(Protocol):
 
 class SpectralLadder:
     """phi linear in the invariant functions of bidegree (D, D); a rung is D."""
+
+    stride = 3
 
     def __init__(self, manifold: geometry.Hypersurface, key: jax.Array, seconds: float):
         self.manifold = manifold
@@ -107,10 +112,12 @@ class SpectralLadder:
             for d in range(2, 41, 2)
             if 8 * components * self._points(d) * self.dimensions[d] < _MEMORY
         ]
-        return [d for d in fits if self.dimensions[d] > self.dimensions[d - 1] and d >= 6]
+        return [d for d in fits if self.dimensions[d] > self.dimensions[d - 1] and d >= 8]
 
     def work(self, size: int) -> float:
-        return float(self.dimensions[size]) ** 3
+        m = float(self.dimensions[size])
+        # jets of all functions once, a QR factorisation a step
+        return self._points(size) * m**2 * (2 * (1 + self.manifold.dim) ** 2 + 20)
 
     def fit(self, size: int, metric: Any) -> tuple[Any, dict]:
         points = jax.tree.map(lambda x: x[: self._points(size)], self.pool)
@@ -122,13 +129,16 @@ class SpectralLadder:
         coefficients = jnp.asarray(np.pad(known, (0, basis.size - len(known))))
         problem = LinearPotential(points, ansatz.basis_hessians(basis, points))
         method = GaussNewton()
-        state, infos = method.run(method.init(coefficients), problem, 8, tolerance=1e-3)
+        steps = 8 if metric is None else 2  # the rung below is deep in the quadratic regime
+        state, infos = method.run(method.init(coefficients), problem, steps, tolerance=1e-3)
         found = ansatz.SpectralMetric(self.manifold, basis, state.parameters)
         return found, _fit_record(basis.size, points, infos)
 
 
 class AlgebraicLadder:
     """K = (1/k) log s^dagger H s in single precision; a rung is k."""
+
+    stride = 1
 
     def __init__(self, manifold: geometry.Hypersurface, key: jax.Array, seconds: float):
         self.manifold, self.key = manifold, key
@@ -142,7 +152,9 @@ class AlgebraicLadder:
         return int(2.5 * ansatz.section_count(self.manifold, k) ** 2) + 500
 
     def work(self, size: int) -> float:
-        return float(ansatz.section_count(self.manifold, size)) ** 4
+        s = float(ansatz.section_count(self.manifold, size))
+        # some 200 products with the Jacobian, forward or backward
+        return 200 * self._points(size) * 8 * s**2 * (1 + self.manifold.dim)
 
     def fit(self, size: int, metric: Any) -> tuple[Any, dict]:
         points = geometry.sample_points(self.key, self.manifold, self._points(size))
@@ -164,6 +176,7 @@ class AlgebraicLadder:
 class NetworkLadder:
     """phi a perceptron of invariant features, by Levenberg-Marquardt; a rung is more steps."""
 
+    stride = 1
     steps = 8
 
     def __init__(self, manifold: geometry.Hypersurface, key: jax.Array, seconds: float):
@@ -180,7 +193,7 @@ class NetworkLadder:
         return list(range(1, 1000))
 
     def work(self, size: int) -> float:
-        return 1.0
+        return 1e9
 
     def fit(self, size: int, metric: Any) -> tuple[Any, dict]:
         if metric is None:
@@ -203,6 +216,7 @@ class NetworkLadder:
 class KernelLadder:
     """phi a sum of Gaussians of fixed width at centres; a rung is the number of centres."""
 
+    stride = 2
     width = 50.0
 
     def __init__(self, manifold: geometry.Hypersurface, key: jax.Array, seconds: float):
@@ -219,7 +233,7 @@ class KernelLadder:
         return [m for m in sizes if 8 * components * m * self._points(m) < _MEMORY]
 
     def work(self, size: int) -> float:
-        return float(size) ** 3
+        return 20.0 * self._points(size) * size**2
 
     def fit(self, size: int, metric: Any) -> tuple[Any, dict]:
         points = jax.tree.map(lambda x: x[: self._points(size)], self.points)
@@ -341,12 +355,13 @@ def _next_rung(config: Config, ladder: Ladder, rows: list[dict], now: float) -> 
 
     def cost(size: int) -> float:
         fixed = min(row["cost"] for row in rows)
+        least = ladder.work(last["size"]) / _OPERATIONS_PER_SECOND
         ratio = ladder.work(size) / ladder.work(last["size"])
-        return fixed + max(last["cost"] - fixed, 0.1 * fixed) * ratio
+        return fixed + max(last["cost"] - fixed, least) * ratio
 
     if not above or cost(above[0]) > 0.95 * left:
         return None
-    return max([size for size in above[:3] if cost(size) < 0.4 * left], default=above[0])
+    return max([size for size in above[: ladder.stride] if cost(size) < 0.4 * left], default=above[0])
 
 
 def _evaluate(
