@@ -277,8 +277,8 @@ def run(options: argparse.Namespace, write: Callable[[dict], None]) -> None:
         "peer": "MLGeometry",
         "status": "run",
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
-        "points": f"from {options.points_file.name}" if options.points_file else "drawn in NumPy",
+        "settings": settings(options),
+        "points": "from a file" if options.points_file else "drawn in NumPy",
         "clock": "processor seconds of training with its compilation; points are not on it",
         "processor_seconds_of_points": spent,
         "rows": rows,
@@ -293,6 +293,13 @@ def run(options: argparse.Namespace, write: Callable[[dict], None]) -> None:
         write(result)
         if not math.isfinite(row[1]):
             raise FloatingPointError(f"sigma is {row[1]} after {row[0]:.1f} processor seconds")
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What a run depends on; files by name, without their folders."""
+    kept = {k: v for k, v in vars(options).items() if k not in ("out", "not_run")}
+    kept["manifold"] = Path(options.manifold).name
+    return kept | {"points_file": options.points_file and options.points_file.name}
 
 
 def points(p: Polynomial, options: argparse.Namespace) -> np.ndarray:

@@ -77,3 +77,10 @@ def test_a_peer_that_is_not_there_is_a_result(tmp_path):
         found = json.loads(out.read_text())
         assert (found["status"], found["rows"]) == ("not run", [])
         assert reason in found["reason"]
+
+
+def test_results_name_no_folders(tmp_path):
+    options = peer.parse(["--points-file", str(tmp_path / "z.npz"), "--manifold", "a/b.json"])
+    found = peer.settings(options)
+    assert (found["points_file"], found["manifold"]) == ("z.npz", "b.json")
+    assert str(tmp_path) not in json.dumps(found)
