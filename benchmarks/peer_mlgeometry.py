@@ -174,7 +174,9 @@ def adam(model: Any, params: Any, data: dict, options: argparse.Namespace) -> It
     import optax
     from MLGeometry import loss
 
-    optimizer = optax.adam(options.learning_rate)
+    # at full speed from the start some seeds end in a network that no longer depends on z
+    rate = optax.linear_schedule(0.0, options.learning_rate, options.warmup)
+    optimizer = optax.adam(rate)
 
     @jax.jit
     def step(params: Any, state: Any, batch: dict) -> tuple[Any, Any, Any]:
@@ -326,6 +328,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--start", type=int, default=1, choices=(1, 2, 3, 4), help="degree of the first layer")
     add("--widths", type=int, nargs="+", default=[70, 100], help="hidden layers")
     add("--learning-rate", type=float, default=5e-3, help="of Adam")
+    add("--warmup", type=int, default=100, help="steps until Adam has its learning rate")
     add("--batch", type=int, default=1000)
     add("--adam-share", type=float, default=0.6, help="of the seconds; then L-BFGS")
     add("--lbfgs-points", type=int, default=10_000, help="at most, to train on with L-BFGS")
