@@ -361,12 +361,12 @@ def _next_rung(config: Config, ladder: Ladder, rows: list[dict], now: float) -> 
 
     if not above or cost(above[0]) > 0.95 * left:
         return None
-    return max([size for size in above[: ladder.stride] if cost(size) < 0.4 * left], default=above[0])
+    return max(
+        [size for size in above[: ladder.stride] if cost(size) < 0.4 * left], default=above[0]
+    )
 
 
-def _evaluate(
-    config: Config, manifold: geometry.Hypersurface, metric: Any, key: jax.Array
-) -> dict:
+def _evaluate(config: Config, manifold: geometry.Hypersurface, metric: Any, key: jax.Array) -> dict:
     points = geometry.sample_points(key, manifold, config.test_points)
     found = diagnostics.diagnose(
         metric,

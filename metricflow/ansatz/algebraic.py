@@ -163,9 +163,7 @@ def raised_form(
     norm = jnp.sum(s.conj() * (form @ s), axis=0).real
     # in units of |z|^2, which the jets are divided by
     power = norm ** (sections.degree / metric.sections.degree)
-    return form_parameters(
-        _balanced(section_jets(sections, points)[:, 0], points.weight, power)
-    )
+    return form_parameters(_balanced(section_jets(sections, points)[:, 0], points.weight, power))
 
 
 def balanced_form(

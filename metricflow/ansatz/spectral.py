@@ -10,7 +10,6 @@ basis stays well conditioned at any degree (the monomials themselves reach a con
 import bisect
 import dataclasses
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -38,7 +37,7 @@ from .symmetry import Orbit, Symmetry, invariant_dimensions, invariant_orbits, s
 
 _INDEPENDENT = 1e-9  # part of a normalised function outside the others that makes it a new one
 _BLOCK = 32  # functions computed at a time
-_MOST_MONOMIALS = 20_000  # where the search for further generators stops
+_GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a higher degree
 
 
 class OrbitSums(NamedTuple):
@@ -154,9 +153,7 @@ def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
     dtype, count = points.weight.dtype, len(points.weight)
     sums = _orbit_jets(basis.generators, basis.degree, points)
     starts, order = _blocks(basis.levels)
-    factor, parent, leaf = (
-        jnp.asarray(x)[order] for x in (basis.factor, basis.parent, basis.leaf)
-    )
+    factor, parent, leaf = (jnp.asarray(x)[order] for x in (basis.factor, basis.parent, basis.leaf))
     real = jnp.asarray(order >= 0)
     scale = jnp.where(real, jnp.asarray(basis.scale, dtype)[order], 0)
     mixing = jnp.where(real[..., None], jnp.asarray(basis.mixing, dtype)[order], 0)
@@ -380,7 +377,7 @@ class _Builder:
         self, degree: int, missing: int, symmetry: Symmetry, span: np.ndarray
     ) -> np.ndarray:
         """The values of orbit sums that the products miss, the shortest orbits that will do."""
-        if math.comb(degree + self.dim + 1, degree) > _MOST_MONOMIALS:
+        if degree > _GENERATOR_DEGREE * self.z.shape[1]:
             return self.values[:0]
         orbits = sorted(invariant_orbits(symmetry, degree), key=len)
         sizes = [len(orbit) for orbit in orbits]

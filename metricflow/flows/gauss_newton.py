@@ -117,7 +117,9 @@ class GaussNewton:
             ValueError: no parameters, or parameters that are not real floating point numbers.
         """
         leaves = jax.tree.leaves(parameters)
-        if not leaves or not all(jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) for x in leaves):
+        if not leaves or not all(
+            jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) for x in leaves
+        ):
             raise ValueError(
                 "parameters: expected a tree of real floating point arrays, got "
                 f"{[str(jnp.asarray(x).dtype) for x in leaves]}"

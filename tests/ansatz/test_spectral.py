@@ -104,9 +104,7 @@ def test_accuracy_grows_with_the_degree_on_held_out_points(quintic):
 
 def test_a_spectral_metric_is_kaehler_and_a_tensor(quintic, quintic_metric):
     test = geometry.sample_points(jax.random.key(2), quintic, 1000)
-    found = diagnostics.diagnose(
-        quintic_metric, test, derivative_points=30, curvature_points=30
-    )
+    found = diagnostics.diagnose(quintic_metric, test, derivative_points=30, curvature_points=30)
     assert found.kaehler_defect is not None
     assert found.kaehler_defect < 1e-12
     assert found.chart_mismatch is not None

@@ -47,7 +47,9 @@ def test_the_rank_of_all_orbits_is_the_molien_count(manifold, group):
     symmetry = getattr(ansatz, "symmetry_group" if group == "found" else "no_symmetry")(manifold)
     top = 5 if group == "found" else 3
     expected = ansatz.invariant_dimensions(symmetry, top)
-    z = np.asarray(geometry.sample_points(jax.random.key(0), manifold, 3 * expected[-1] + 60).z)
+    z = np.asarray(
+        geometry.sample_points(jax.random.key(0), manifold, 3 * int(expected[-1]) + 60).z
+    )
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
     for degree in range(1, top + 1):
         values = orbit_values(z, ansatz.invariant_orbits(symmetry, degree))
