@@ -317,6 +317,7 @@ def diagnose(
     *,
     derivative_points: int = 2000,
     curvature_points: int = 0,
+    g: Complex[Array, "b n n"] | None = None,
 ) -> Diagnostics:
     """Every diagnostic of a callable metric on points it was not fitted to.
 
@@ -329,8 +330,9 @@ def diagnose(
         derivative_points: the Kaehler defect and the chart mismatch use the first so many points.
         curvature_points: and the Ricci measure so many, each of which costs about twenty metrics;
             none by default.
+        g: the metric at the points, if it has been computed already.
     """
-    g = metric(points.z, points.chart)
+    g = metric(points.z, points.chart) if g is None else g
     _checks.finite("metric", g)
     few = jax.tree.map(lambda x: x[:derivative_points], points)
     measures: dict[str, Callable[[Metric, Points], Array]] = {

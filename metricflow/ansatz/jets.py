@@ -123,7 +123,8 @@ def holomorphic_monomials(
         others = [factors[j] for j in range(ambient) if j != i]
         slopes.append(math.prod(others, start=lowered))
     jacobian = jnp.moveaxis(jnp.asarray(points.pullback), 0, -1)  # (n, k, N)
-    return value, sum(slopes[i][:, None] * jacobian[None, :, i] for i in range(ambient))
+    along = [slopes[i][:, None] * jacobian[None, :, i] for i in range(ambient)]
+    return value, jnp.sum(jnp.stack(along), axis=0)
 
 
 def norm_jets(points: Points) -> tuple[Array, Array, Array]:

@@ -135,7 +135,7 @@ def kernel_hessians(
     return jnp.moveaxis(jax.lax.map(at, features, batch_size=chunk), 0, -1)
 
 
-def _kernel_hessian(one: Array, centres: Array, width: Array | float, dim: int) -> Array:
+def _kernel_hessian(one: Array, centres: Array, width: AnyArray | float, dim: int) -> Array:
     u = one[:, 0] - centres
     slope = one[:, 1 : 1 + dim] + 1j * one[:, 1 + dim : 1 + 2 * dim]
     kernel = jnp.exp(-jnp.sum(u**2, axis=1) / (2 * width**2)) / width**2

@@ -1,13 +1,12 @@
 """Spectral potentials: phi = sum_k c_k f_k over the invariant functions of bidegree (D, D).
 
 The functions are built degree by degree as products of a few invariant generators with functions
-of lower degree, and each degree is made orthogonal to the ones before it.  So a function costs one
+of lower degree, each made orthogonal to the ones before it.  So a function costs one
 product of jets and one row of a matrix product, however many monomials its orbit has, and the
 basis stays well conditioned at any degree (the monomials themselves reach a condition number of
 10^16 at D = 20).
 """
 
-import bisect
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -35,8 +34,9 @@ from .jets import (
 )
 from .symmetry import Orbit, Symmetry, invariant_dimensions, invariant_orbits, symmetry_group
 
-_INDEPENDENT = 1e-9  # part of a normalised function outside the others that makes it a new one
+_INDEPENDENT = 1e-4  # part of a normalised product outside all others that makes it a new function
 _BLOCK = 32  # functions computed at a time
+_AS_GOOD = 0.3  # part of the best independence that a shorter orbit must have
 _GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a higher degree
 
 
@@ -64,17 +64,18 @@ class OrbitSums(NamedTuple):
 class SpectralBasis:
     """Invariant functions f_1 ... f_M on a hypersurface, nested by degree; f_0 = 1 is implied.
 
-    Function k is scale_k raw_k - sum_j<k mixing_kj f_j.  raw_k is the orbit sum number leaf_k if
-    that is not negative, else the product f_factor f_parent.  Built by :func:`spectral_basis`.
+    raw_k = norm_k f_k + sum_(j<k) mixing_kj f_j, where raw_k is the orbit sum number leaf_k if that
+    is not negative, else the product f_factor f_parent: the recursion of Arnoldi, which makes the
+    functions orthonormal on a sample.  Built by :func:`spectral_basis`.
 
     Attributes:
         levels: (D, number of functions of this degree), in increasing order.
         dim: n.
         generators: the orbit sums that the recursion starts from.
         factor, parent, leaf: how raw functions are made, shape (M,).
-        scale: makes the mean square of a function one, shape (M,).
-        mixing: makes a function orthogonal to those of lower degree, shape (M, M), lower
-            triangular; column 0 is the constant function.
+        norm: what is left of a raw function outside the functions before it, shape (M,).
+        mixing: its components along them, shape (M, M), lower triangular; column 0 is the
+            constant function.
     """
 
     levels: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
@@ -83,7 +84,7 @@ class SpectralBasis:
     factor: Int[AnyArray, " m"]
     parent: Int[AnyArray, " m"]
     leaf: Int[AnyArray, " m"]
-    scale: Float[AnyArray, " m"]
+    norm: Float[AnyArray, " m"]
     mixing: Float[AnyArray, "m m"]
 
     @property
@@ -101,7 +102,7 @@ class SpectralBasis:
         levels = tuple(level for level in self.levels if level[0] <= degree)
         m = sum(count for _, count in levels)
         leaves = int(np.max(np.asarray(self.leaf)[:m])) + 1
-        arrays = (self.factor[:m], self.parent[:m], self.leaf[:m], self.scale[:m])
+        arrays = (self.factor[:m], self.parent[:m], self.leaf[:m], self.norm[:m])
         host = jax.tree.map(np.asarray, self.generators)
         generators = _selected(host, np.arange(leaves))
         return SpectralBasis(levels, self.dim, generators, *arrays, self.mixing[:m, :m])
@@ -155,23 +156,30 @@ def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
     starts, order = _blocks(basis.levels)
     factor, parent, leaf = (jnp.asarray(x)[order] for x in (basis.factor, basis.parent, basis.leaf))
     real = jnp.asarray(order >= 0)
-    scale = jnp.where(real, jnp.asarray(basis.scale, dtype)[order], 0)
+    norm = jnp.where(real, jnp.asarray(basis.norm, dtype)[order], 1)
     mixing = jnp.where(real[..., None], jnp.asarray(basis.mixing, dtype)[order], 0)
+    # the part of the mixing inside a block makes a small triangular system
+    columns = np.minimum(starts[:, None] + np.arange(_BLOCK), basis.size - 1)
+    inside = jnp.tril(jnp.take_along_axis(mixing, jnp.asarray(columns)[:, None, :], axis=2), -1)
+    solve = jnp.linalg.inv(inside + norm[..., None] * jnp.eye(_BLOCK, dtype=dtype))
+    before = jnp.arange(basis.size) < jnp.asarray(starts)[:, None, None]
+    mixing = jnp.where(before, mixing, 0)
     one = constant_jet(basis.dim, count, dtype)[None]
     rest = jnp.zeros((basis.size + order.shape[1], jet_size(basis.dim), count), dtype)
     # the barrier keeps the compiler from storing the start of the recursion in the program
     rows = jnp.concatenate(jax.lax.optimization_barrier((one, rest)))
 
     def add_block(rows: Array, block: tuple[Array, ...]) -> tuple[Array, None]:
-        start, factor, parent, leaf, scale, mixing = block
+        start, factor, parent, leaf, solve, mixing = block
         product = multiply_jets(rows[factor], rows[parent], basis.dim)
         raw = jnp.where(leaf[:, None, None] < 0, product, sums[leaf])
         known = rows[: basis.size].reshape(basis.size, -1)
-        new = scale[:, None, None] * raw - (mixing @ known).reshape(raw.shape)
+        new = (solve @ (raw.reshape(_BLOCK, -1) - mixing @ known)).reshape(raw.shape)
         # the rows that fill up a block are zero, and the next block overwrites them
         return jax.lax.dynamic_update_slice_in_dim(rows, new, start, axis=0), None
 
-    rows, _ = jax.lax.scan(add_block, rows, (starts, factor, parent, leaf, scale, mixing))
+    blocks = (jnp.asarray(starts), factor, parent, leaf, solve, mixing)
+    rows, _ = jax.lax.scan(add_block, rows, blocks)
     return rows[1 : basis.size + 1]
 
 
@@ -317,35 +325,42 @@ class _Builder:
     def __init__(self, z: np.ndarray, start: SpectralBasis | None, dim: int):
         self.z, self.dim = z, dim
         self.levels: list[tuple[int, int]] = []
-        self.parts: list[tuple[np.ndarray, ...]] = []  # factor, parent, leaf, scale, mixing
+        self.parts: list[tuple[np.ndarray, ...]] = []  # factor, parent, leaf, norm, mixing
         self.values = np.ones((1, len(z)))  # all functions at the sample, the constant first
-        self.row_degree = [0]
-        self.words: list[tuple[int, ...]] = [()]  # rows of the generators a function is made of
+        self.row_degree = np.zeros(1, int)
         self.generators: list[tuple[int, int]] = []  # (row, degree)
         self.sums = _no_sums(z.shape[1])
-        self.span = np.full((len(z), 1), len(z) ** -0.5)  # orthonormal columns
         self.degree = 0
         if start is not None:
-            start = jax.tree.map(np.asarray, start)
-            self.sums, first = start.generators, 0
-            for degree, count in start.levels:
+            known = jax.tree.map(np.asarray, start)
+            self.sums, first = known.generators, 0
+            for degree, count in known.levels:
                 rows = slice(first, first + count)
-                arrays = (start.factor, start.parent, start.leaf, start.scale)
-                mixing = start.mixing[rows, : first + 1]
-                self._append(degree, *(x[rows] for x in arrays), mixing)
+                self._append(
+                    degree,
+                    known.factor[rows],
+                    known.parent[rows],
+                    known.leaf[rows],
+                    known.norm[rows],
+                    known.mixing[rows],
+                )
                 first += count
-            self.span = np.linalg.qr(self.values.T)[0]
             self.degree = start.degree
 
     def basis(self) -> SpectralBasis:
         size = len(self.values) - 1
         mixing = np.zeros((size, size))
-        for start, (*_, part) in zip(
-            np.cumsum([0, *(count for _, count in self.levels)]), self.parts, strict=False
-        ):
-            mixing[start : start + len(part), : part.shape[1]] = part
-        columns = [np.concatenate(x) for x in list(zip(*self.parts, strict=True))[:4]]
-        return SpectralBasis(tuple(self.levels), self.dim, self.sums, *columns, mixing)
+        first = 0
+        for *_, part in self.parts:
+            columns = min(part.shape[1], size)
+            mixing[first : first + len(part), :columns] = part[:, :columns]
+            first += len(part)
+        factor, parent, leaf, norm = (
+            np.concatenate([part[i] for part in self.parts]) for i in range(4)
+        )
+        return SpectralBasis(
+            tuple(self.levels), self.dim, self.sums, factor, parent, leaf, norm, mixing
+        )
 
     def add_level(self, degree: int, dimension: int, symmetry: Symmetry) -> None:
         """Functions of a degree until there are ``dimension``, the constant included."""
@@ -353,86 +368,56 @@ class _Builder:
         needed = dimension - len(self.values)
         if needed <= 0:
             return
-        products = self._products(degree)
+        span, triangle = np.linalg.qr(self.values.T)
         factor, parent = products = self._products(degree)
         raw = self.values[factor] * self.values[parent]
-        chosen = self._independent(raw, needed, self.span)
+        chosen = _independent(raw, needed, span)
         (factor, parent), kept = products[:, chosen], raw[chosen]
         leaf = np.full(len(chosen), -1)
         if len(chosen) < needed:
-            span = np.concatenate([self.span, _orthonormal(kept, self.span)], axis=1)
-            leaves = self._new_generators(degree, needed - len(chosen), symmetry, span)
+            whole = np.concatenate([span, _orthonormal(kept, span)], axis=1)
+            leaves = self._new_generators(degree, needed - len(chosen), symmetry, whole)
             kept = np.concatenate([kept, leaves])
             none = np.zeros(len(leaves), int)
             factor, parent = np.concatenate([factor, none]), np.concatenate([parent, none])
             last = len(self.sums.degree)
             leaf = np.concatenate([leaf, np.arange(last - len(leaves), last)])
         if len(kept):
-            self._append(degree, factor, parent, leaf, *self._scale_and_mixing(kept))
-            self.span = np.concatenate(
-                [self.span, _orthonormal(self.values[-len(kept) :], self.span)], axis=1
-            )
+            self._append(degree, factor, parent, leaf, *_arnoldi(kept, span, triangle))
 
     def _new_generators(
         self, degree: int, missing: int, symmetry: Symmetry, span: np.ndarray
     ) -> np.ndarray:
-        """The values of orbit sums that the products miss, the shortest orbits that will do."""
+        """The values of orbit sums that the products miss.
+
+        The sums of short orbits are cheap, but may lie so close to known functions that rounding
+        drowns what is new in them: of all orbits the shortest that do about as well as any.
+        """
         if degree > _GENERATOR_DEGREE * self.z.shape[1]:
             return self.values[:0]
         orbits = sorted(invariant_orbits(symmetry, degree), key=len)
-        sizes = [len(orbit) for orbit in orbits]
-        for size in sorted(set(sizes)):
-            short = orbits[: bisect.bisect_right(sizes, size)]
-            sums = _orbit_sums(short, degree, symmetry.conjugation)
-            values = _orbit_values(sums, self.z)
-            owners = self._independent(values, missing, span)
-            if len(owners) == missing:
+        sums = _orbit_sums(orbits, degree, symmetry.conjugation)
+        values = _orbit_values(sums, self.z)
+        lengths = np.bincount(sums.owner)
+        best = _newness(values, missing, span)
+        for length in sorted(set(lengths.tolist())):
+            short = np.flatnonzero(lengths <= length)
+            if len(short) < missing:
+                continue
+            if _newness(values[short], missing, span) >= _AS_GOOD * best:
                 break
+        owners = np.sort(short[_independent(values[short], missing, span)])
         self.sums = _joined(self.sums, _selected(sums, owners))
         return values[owners]
 
     def _products(self, degree: int) -> np.ndarray:
-        """Rows (generator, function of complementary degree), each product once: shape (2, C)."""
-        known = set(self.words)
-        found: dict[tuple[int, ...], tuple[int, int]] = {}
-        for row, word in enumerate(self.words):
-            if not word:
-                continue
-            for generator, generator_degree in self.generators:
-                if self.row_degree[row] + generator_degree != degree:
-                    continue
-                product = tuple(sorted((*word, generator)))
-                # what has a dependent divisor is dependent itself
-                divisors = (product[:i] + product[i + 1 :] for i in range(len(product)))
-                if product not in found and all(divisor in known for divisor in divisors):
-                    found[product] = (generator, row)
-        return np.array(list(found.values()), int).reshape(-1, 2).T
-
-    def _independent(self, rows: np.ndarray, count: int, span: np.ndarray) -> np.ndarray:
-        """The indices of at most ``count`` rows that are most independent of ``span``."""
-        if len(rows) == 0:
-            return np.zeros(0, int)
-        outside = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        for _ in range(2):  # twice is enough
-            outside = outside - (outside @ span) @ span.T
-        if rows.shape[1] > 2 * len(rows):  # a sketch keeps the geometry and is faster to factor
-            sketch = np.random.default_rng(0).normal(size=(rows.shape[1], 2 * len(rows)))
-            outside = outside @ (sketch / sketch.shape[1] ** 0.5)
-        triangle, order = scipy.linalg.qr(outside.T, mode="r", pivoting=True, check_finite=False)
-        size = np.abs(np.diagonal(triangle))
-        return np.sort(order[: len(size)][size > _INDEPENDENT][:count])
-
-    def _scale_and_mixing(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What makes raw functions orthogonal to all before and of mean square 1."""
-        # values = triangle^T span^T, so the coefficients of a projection solve a triangular system
-        triangle = self.span.T @ self.values.T
-        mixing = np.zeros((len(raw), len(self.values)))
-        outside = raw
-        for _ in range(2):
-            part = scipy.linalg.solve_triangular(triangle, (outside @ self.span).T).T
-            mixing, outside = mixing + part, outside - part @ self.values
-        scale = 1 / np.sqrt(np.mean(outside**2, axis=1))
-        return scale, mixing * scale[:, None]
+        """Rows (generator, function of complementary degree): shape (2, C)."""
+        pairs = [
+            np.stack([np.full(len(parents), row), parents])
+            for row, own in self.generators
+            if len(parents := np.flatnonzero(self.row_degree == degree - own)) and own < degree
+        ]
+        return np.concatenate([np.zeros((2, 0), int), *pairs], axis=1)
 
     def _append(
         self,
@@ -440,24 +425,69 @@ class _Builder:
         factor: np.ndarray,
         parent: np.ndarray,
         leaf: np.ndarray,
-        scale: np.ndarray,
+        norm: np.ndarray,
         mixing: np.ndarray,
     ) -> None:
         raw = self.values[factor] * self.values[parent]
         is_leaf = leaf >= 0
         if np.any(is_leaf):
             raw[is_leaf] = _orbit_values(_selected(self.sums, leaf[is_leaf]), self.z)
-        before = len(self.values)
-        self.values = np.concatenate([self.values, scale[:, None] * raw - mixing @ self.values])
-        self.levels.append((degree, len(scale)))
-        self.parts.append((factor, parent, leaf, scale, mixing))
-        self.row_degree += [degree] * len(scale)
-        for row in range(len(scale)):
-            if is_leaf[row]:
-                self.words.append((before + row,))
-                self.generators.append((before + row, degree))
-            else:
-                self.words.append(tuple(sorted((*self.words[parent[row]], int(factor[row])))))
+        before, new = len(self.values), len(norm)
+        inside = np.tril(mixing[:, before : before + new], -1)
+        inside = np.pad(inside, ((0, 0), (0, new - inside.shape[1]))) + np.diag(norm)
+        outside = raw - mixing[:, :before] @ self.values
+        values = scipy.linalg.solve_triangular(inside, outside, lower=True)
+        self.values = np.concatenate([self.values, values])
+        self.levels.append((degree, new))
+        self.parts.append((factor, parent, leaf, norm, mixing))
+        self.row_degree = np.concatenate([self.row_degree, np.full(new, degree)])
+        self.generators += [(before + int(row), degree) for row in np.flatnonzero(is_leaf)]
+
+
+def _independent(rows: np.ndarray, count: int, span: np.ndarray) -> np.ndarray:
+    """The indices of at most ``count`` rows, the most independent of ``span`` first."""
+    order, size = _pivots(rows, span)
+    return order[size > _INDEPENDENT][:count]
+
+
+def _newness(rows: np.ndarray, count: int, span: np.ndarray) -> float:
+    """The part outside everything else of the last of the ``count`` most independent rows."""
+    _, size = _pivots(rows, span)
+    return float(size[count - 1]) if len(size) >= count else 0.0
+
+
+def _pivots(rows: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows by decreasing part outside of ``span`` and of the rows before, and these parts."""
+    if len(rows) == 0:
+        return np.zeros(0, int), np.zeros(0)
+    outside = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for _ in range(2):  # twice is enough
+        outside = outside - (outside @ span) @ span.T
+    if rows.shape[1] > 2 * len(rows):  # a sketch keeps the geometry and is faster to factor
+        sketch = np.random.default_rng(0).normal(size=(rows.shape[1], 2 * len(rows)))
+        outside = outside @ (sketch / sketch.shape[1] ** 0.5)
+    triangle, order = scipy.linalg.qr(outside.T, mode="r", pivoting=True, check_finite=False)
+    size = np.abs(np.diagonal(triangle))
+    return order[: len(size)], size
+
+
+def _arnoldi(
+    raw: np.ndarray, span: np.ndarray, triangle: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """norm and mixing that make raw functions orthonormal, to all before and to each other.
+
+    The functions before are the rows of (span @ triangle)^T; the mean square is to be one.
+    """
+    along = np.zeros((len(raw), span.shape[1]))
+    outside = raw
+    for _ in range(2):
+        part = outside @ span
+        along, outside = along + part, outside - part @ span.T
+    before = scipy.linalg.solve_triangular(triangle, along.T).T
+    inside = np.linalg.qr(outside.T, mode="r").T / raw.shape[1] ** 0.5
+    sign = np.where(np.diagonal(inside) < 0, -1, 1)
+    inside = inside * sign
+    return np.diagonal(inside).copy(), np.concatenate([before, np.tril(inside, -1)], axis=1)
 
 
 def _orthonormal(rows: np.ndarray, span: np.ndarray) -> np.ndarray:
@@ -521,7 +551,8 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
     """The orbit sums at points with |z| = 1, shape (orbits, N), on the host."""
     if len(sums.degree) == 0:
         return np.zeros((0, len(z)))
-    power = z[None] ** np.arange(sums.monomials.max() + 1)[:, None, None]
+    top = int(np.max(sums.monomials))
+    power = z[None] ** np.arange(top + 1)[:, None, None]
     s = np.prod([power[sums.monomials[:, i], :, i] for i in range(z.shape[1])], axis=0)
     unit = np.where(sums.imaginary == 1, -1j, 1)
     starts = np.flatnonzero(np.diff(sums.owner, prepend=-1))
