@@ -127,6 +127,16 @@ def holomorphic_monomials(
     return value, jnp.sum(jnp.stack(along), axis=0)
 
 
+def norm_power_jets(power: Int[Array, " m"], points: Points) -> Float[Array, "m c b"]:
+    """The jets of |z|^(2e) for integers e, those of exp(e log|z|^2)."""
+    log, slope, curvature = norm_jets(points)
+    e = power.astype(log.dtype)[:, None]
+    value = jnp.exp(e * log)
+    square = slope[:, None] * slope[None, :].conj()
+    hessian = e[..., None, None] ** 2 * square + e[..., None, None] * curvature
+    return pack_jet(value, (e * value)[:, None] * slope, value[:, None, None] * hessian)
+
+
 def norm_jets(points: Points) -> tuple[Array, Array, Array]:
     """log|z|^2 with its gradient (n, N) and its Hessian (n, n, N), which is g_FS."""
     z, jacobian = jnp.asarray(points.z), jnp.asarray(points.pullback)

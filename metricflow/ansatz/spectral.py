@@ -9,7 +9,9 @@ basis stays well conditioned at any degree (the monomials themselves reach a con
 
 import dataclasses
 import functools
-from typing import NamedTuple
+import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,7 @@ from .jets import (
     holomorphic_monomials,
     jet_size,
     multiply_jets,
-    norm_jets,
+    norm_power_jets,
     pack_jet,
 )
 from .symmetry import Orbit, Symmetry, invariant_dimensions, invariant_orbits, symmetry_group
@@ -41,20 +43,24 @@ _GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a high
 
 
 class OrbitSums(NamedTuple):
-    """Functions sum_t Re(c_t z^p_t zbar^q_t) / |z|^(2D), one for each orbit.
+    """Functions sum_t Re(c_t z^r_t zbar^s_t) / |z|^(2|r_t|) prod_i P_(m_ti)(u_i), u_i = |z_i|^2 / |z|^2.
+
+    One for each orbit of pairs (p, q): m_i = min(p_i, q_i), r = p - m, s = q - m, and the Jacobi
+    polynomial P_m of degree m in place of u_i^m.  They span the same functions as the sums of
+    z^p zbar^q, which are nearly dependent, and are nearly orthogonal.
 
     Attributes:
-        degree: D of every function, shape (f,).
-        monomials: the distinct exponent vectors, shape (m, n+2).
-        left, right: rows of ``monomials`` for z^p and z^q of every term, shape (t,).
+        monomials: the distinct exponent vectors among r and s, shape (x, n+2).
+        left, right: rows of ``monomials`` for r and s of every term, shape (t,).
+        radial: m, shape (t, n+2).
         owner: the function a term belongs to, increasing, shape (t,).
         imaginary: c = -i instead of 1, shape (t,).
     """
 
-    degree: Int[AnyArray, " f"]
-    monomials: Int[AnyArray, "m k"]
+    monomials: Int[AnyArray, "x k"]
     left: Int[AnyArray, " t"]
     right: Int[AnyArray, " t"]
+    radial: Int[AnyArray, "t k"]
     owner: Int[AnyArray, " t"]
     imaginary: Int[AnyArray, " t"]
 
@@ -71,6 +77,7 @@ class SpectralBasis:
     Attributes:
         levels: (D, number of functions of this degree), in increasing order.
         dim: n.
+        leaves: the number of orbit sums.
         generators: the orbit sums that the recursion starts from.
         factor, parent, leaf: how raw functions are made, shape (M,).
         norm: what is left of a raw function outside the functions before it, shape (M,).
@@ -80,6 +87,7 @@ class SpectralBasis:
 
     levels: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
     dim: int = dataclasses.field(metadata={"static": True})
+    leaves: int = dataclasses.field(metadata={"static": True})
     generators: OrbitSums
     factor: Int[AnyArray, " m"]
     parent: Int[AnyArray, " m"]
@@ -105,7 +113,7 @@ class SpectralBasis:
         arrays = (self.factor[:m], self.parent[:m], self.leaf[:m], self.norm[:m])
         host = jax.tree.map(np.asarray, self.generators)
         generators = _selected(host, np.arange(leaves))
-        return SpectralBasis(levels, self.dim, generators, *arrays, self.mixing[:m, :m])
+        return SpectralBasis(levels, self.dim, leaves, generators, *arrays, self.mixing[:m, :m])
 
 
 def spectral_basis(
@@ -152,7 +160,7 @@ def spectral_basis(
 def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
     """The jets of all functions at points: shape (M, 1 + 2n + n^2, N).  Not tiled."""
     dtype, count = points.weight.dtype, len(points.weight)
-    sums = _orbit_jets(basis.generators, basis.degree, points)
+    sums = _orbit_jets(basis.generators, basis.leaves, basis.degree, points)
     starts, order = _blocks(basis.levels)
     factor, parent, leaf = (jnp.asarray(x)[order] for x in (basis.factor, basis.parent, basis.leaf))
     real = jnp.asarray(order >= 0)
@@ -285,38 +293,61 @@ def _blocks(levels: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray
     return np.array(starts), np.array(order)
 
 
-def _orbit_jets(sums: OrbitSums, top: int, points: Points) -> Array:
+def _orbit_jets(sums: OrbitSums, orbits: int, top: int, points: Points) -> Array:
     """The jets of orbit sums: shape (f, 1 + 2n + n^2, N).
 
-    With s_p = z^p holomorphic, the sum h of Re(c s_p conj(s_q)) has the derivatives of the two
-    factors; then f = h r with r = |z|^(-2D), whose jet is that of exp(-D log|z|^2).
+    With s_p = z^p holomorphic, Re(c s_p conj(s_q)) has the derivatives of the two factors.
     """
-    dim, orbits = points.pullback.shape[-2], len(sums.degree)
-    log, slope, curvature = norm_jets(points)
+    dim = points.pullback.shape[-2]
     s, ds = holomorphic_monomials(jnp.asarray(sums.monomials), top, points)
     unit = jnp.where(jnp.asarray(sums.imaginary)[:, None] == 1, -1j, 1).astype(s.dtype)
     left, right = jnp.asarray(sums.left), jnp.asarray(sums.right)
     p, q, dp, dq = unit * s[left], s[right], unit[..., None] * ds[left], ds[right]
-    member = (jnp.asarray(sums.owner) == jnp.arange(orbits)[:, None]).astype(log.dtype)
-
-    def total(terms: Array) -> Array:
-        return jnp.einsum("ft,t...->f...", member.astype(terms.dtype), terms)
-
     # Re(x) = (x + conj(x)) / 2, and conj swaps the roles of p and q
-    value = total((p * q.conj()).real)
-    first = total(dp * q.conj()[:, None] + p.conj()[:, None] * dq) / 2
-    cross = total(dp[:, :, None] * dq.conj()[:, None, :])
-    second = (cross + cross.conj().swapaxes(1, 2)) / 2
-    degree = jnp.asarray(sums.degree, log.dtype)[:, None]
-    radial = jnp.exp(-degree * log)
-    square = slope[:, None] * slope[None, :].conj()
-    radial_jet = pack_jet(
-        radial,
-        -(degree * radial)[:, None] * slope,
-        radial[:, None, None]
-        * (degree[..., None, None] ** 2 * square - degree[..., None, None] * curvature),
-    )
-    return multiply_jets(pack_jet(value, first, second), radial_jet, dim)
+    first = (dp * q.conj()[:, None] + p.conj()[:, None] * dq) / 2
+    cross = dp[:, :, None] * dq.conj()[:, None, :]
+    angular = pack_jet((p * q.conj()).real, first, (cross + cross.conj().swapaxes(1, 2)) / 2)
+    degree = jnp.sum(jnp.asarray(sums.monomials), axis=1)[left]
+    terms = multiply_jets(angular, norm_power_jets(-degree, points), dim)
+    radial, table = jnp.asarray(sums.radial), _jacobi_jets(top, points)
+    for i in range(radial.shape[1]):
+        terms = multiply_jets(terms, table[radial[:, i], i], dim)
+    member = (jnp.asarray(sums.owner) == jnp.arange(orbits)[:, None]).astype(terms.dtype)
+    return (member @ terms.reshape(len(terms), -1)).reshape(orbits, *terms.shape[1:])
+
+
+def _jacobi_jets(top: int, points: Points) -> Array:
+    """The jets of P_m(u_i) for m = 0 ... ``top``: shape (top + 1, n + 2, 1 + 2n + n^2, N)."""
+    dim = points.pullback.shape[-2]
+    z, jacobian = jnp.asarray(points.z).T, jnp.moveaxis(jnp.asarray(points.pullback), 0, -1)
+    slope = jnp.moveaxis(jacobian, 1, 0) * z.conj()[:, None]  # d_a |z_i|^2: (k, n, N)
+    hessian = jnp.einsum("aix,bix->iabx", jacobian, jacobian.conj())
+    square = pack_jet(z.real**2 + z.imag**2, slope, hessian)
+    u = multiply_jets(square, norm_power_jets(jnp.array([-1]), points), dim)
+    one = jnp.broadcast_to(constant_jet(dim, u.shape[-1], u.dtype), u.shape)
+
+    def times_x(jet: Array) -> Array:
+        return 2 * multiply_jets(u, jet, dim) - jet
+
+    return jnp.stack(_jacobi(top, dim, one, times_x))
+
+
+def _jacobi(top: int, dim: int, one: Any, times_x: Callable[[Any], Any]) -> list[Any]:
+    """P_0 ... P_top of the Jacobi family (n, 0) in x = 2u - 1, orthogonal for (1 - u)^n du.
+
+    That is the law of u_i = |z_i|^2 / |z|^2 for points of P^(n+1).
+    """
+    found = [one]
+    for m in range(1, top + 1):
+        c = 2 * m + dim
+        if m == 1:
+            found.append(((dim + 2) * times_x(one) + dim * one) / 2)
+            continue
+        scale = 2 * m * (m + dim) * (c - 2)
+        x_part, constant = (c - 1) * c * (c - 2) / scale, (c - 1) * dim**2 / scale
+        before = 2 * (m + dim - 1) * (m - 1) * c / scale
+        found.append(x_part * times_x(found[-1]) + constant * found[-1] - before * found[-2])
+    return found
 
 
 class _Builder:
@@ -358,8 +389,9 @@ class _Builder:
         factor, parent, leaf, norm = (
             np.concatenate([part[i] for part in self.parts]) for i in range(4)
         )
+        leaves = len(self.generators)
         return SpectralBasis(
-            tuple(self.levels), self.dim, self.sums, factor, parent, leaf, norm, mixing
+            tuple(self.levels), self.dim, leaves, self.sums, factor, parent, leaf, norm, mixing
         )
 
     def add_level(self, degree: int, dimension: int, symmetry: Symmetry) -> None:
@@ -380,8 +412,8 @@ class _Builder:
             kept = np.concatenate([kept, leaves])
             none = np.zeros(len(leaves), int)
             factor, parent = np.concatenate([factor, none]), np.concatenate([parent, none])
-            last = len(self.sums.degree)
-            leaf = np.concatenate([leaf, np.arange(last - len(leaves), last)])
+            first = len(self.generators)
+            leaf = np.concatenate([leaf, np.arange(first, first + len(leaves))])
         if len(kept):
             self._append(degree, factor, parent, leaf, *_arnoldi(kept, span, triangle))
 
@@ -396,7 +428,7 @@ class _Builder:
         if degree > _GENERATOR_DEGREE * self.z.shape[1]:
             return self.values[:0]
         orbits = sorted(invariant_orbits(symmetry, degree), key=len)
-        sums = _orbit_sums(orbits, degree, symmetry.conjugation)
+        sums = _orbit_sums(orbits, symmetry.conjugation)
         values = _orbit_values(sums, self.z)
         lengths = np.bincount(sums.owner)
         best = _newness(values, missing, span)
@@ -407,7 +439,7 @@ class _Builder:
             if _newness(values[short], missing, span) >= _AS_GOOD * best:
                 break
         owners = np.sort(short[_independent(values[short], missing, span)])
-        self.sums = _joined(self.sums, _selected(sums, owners))
+        self.sums = _joined(self.sums, _selected(sums, owners), len(self.generators))
         return values[owners]
 
     def _products(self, degree: int) -> np.ndarray:
@@ -502,38 +534,35 @@ def _orthonormal(rows: np.ndarray, span: np.ndarray) -> np.ndarray:
 
 
 def _no_sums(ambient: int) -> OrbitSums:
-    none = np.zeros(0, int)
-    return OrbitSums(none, np.zeros((0, ambient), int), none, none, none, none)
+    none, rows = np.zeros(0, int), np.zeros((0, ambient), int)
+    return OrbitSums(rows, none, none, rows, none, none)
 
 
-def _joined(first: OrbitSums, second: OrbitSums) -> OrbitSums:
-    """Two lists of orbit sums as one."""
-    rows, functions = len(first.monomials), len(first.degree)
+def _joined(first: OrbitSums, second: OrbitSums, functions: int) -> OrbitSums:
+    """Two lists of orbit sums as one; the first has ``functions``."""
+    rows = len(first.monomials)
     moved = second._replace(
         left=second.left + rows, right=second.right + rows, owner=second.owner + functions
     )
     return OrbitSums(*(np.concatenate(pair) for pair in zip(first, moved, strict=True)))
 
 
-def _orbit_sums(orbits: list[Orbit], degree: int, conjugation: bool) -> OrbitSums:
+def _orbit_sums(orbits: list[Orbit], conjugation: bool) -> OrbitSums:
     """All orbit sums; without conjugation also the imaginary part of each that has one."""
+    labelled = [(orbit, 0) for orbit in orbits]
     if not conjugation:
-        real = [(orbit, 0) for orbit in orbits]
-        diagonal = [{(q, p) for p, q in orbit} == set(orbit) for orbit in orbits]
-        imaginary = [(o, 1) for o, same in zip(orbits, diagonal, strict=True) if not same]
-        labelled = real + imaginary
-    else:
-        labelled = [(orbit, 0) for orbit in orbits]
+        labelled += [(o, 1) for o in orbits if {(q, p) for p, q in o} != set(o)]
     number: dict[tuple[int, ...], int] = {}
-    left, right, owner, turned = [], [], [], []
-    for i, (orbit, imaginary_part) in enumerate(labelled):
+    rows: list[tuple] = []
+    for i, (orbit, imaginary) in enumerate(labelled):
         for p, q in orbit:
-            left.append(number.setdefault(p, len(number)))
-            right.append(number.setdefault(q, len(number)))
-            owner.append(i)
-            turned.append(imaginary_part)
-    terms = map(np.array, (left, right, owner, turned))
-    return OrbitSums(np.full(len(labelled), degree), np.array(list(number)), *terms)
+            radial = tuple(map(min, p, q))
+            left, right = (tuple(map(operator.sub, x, radial)) for x in (p, q))
+            index = [number.setdefault(x, len(number)) for x in (left, right)]
+            rows.append((*index, i, imaginary, *radial))
+    table = np.array(rows)
+    left, right, owner, imaginary = table[:, :4].T
+    return OrbitSums(np.array(list(number)), left, right, table[:, 4:], owner, imaginary)
 
 
 def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
@@ -543,21 +572,26 @@ def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
     left, right = index.reshape(2, -1)
     owner = np.searchsorted(owners, sums.owner[keep])
     return OrbitSums(
-        sums.degree[owners], sums.monomials[used], left, right, owner, sums.imaginary[keep]
+        sums.monomials[used], left, right, sums.radial[keep], owner, sums.imaginary[keep]
     )
 
 
 def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
     """The orbit sums at points with |z| = 1, shape (orbits, N), on the host."""
-    if len(sums.degree) == 0:
+    if len(sums.owner) == 0:
         return np.zeros((0, len(z)))
-    top = int(np.max(sums.monomials))
+    top = int(max(np.max(sums.monomials), np.max(sums.radial)))
     power = z[None] ** np.arange(top + 1)[:, None, None]
     s = np.prod([power[sums.monomials[:, i], :, i] for i in range(z.shape[1])], axis=0)
+    x = 2 * np.abs(z) ** 2 - 1
+    jacobi = np.stack(_jacobi(top, z.shape[1] - 2, np.ones(z.shape), lambda f: x * f))
     unit = np.where(sums.imaginary == 1, -1j, 1)
     starts = np.flatnonzero(np.diff(sums.owner, prepend=-1))
     found = []
     for start, end in zip(starts, [*starts[1:], len(sums.owner)], strict=True):
-        p, q = sums.left[start:end], sums.right[start:end]
-        found.append(np.einsum("tx,tx->x", unit[start:end, None] * s[p], s[q].conj()).real)
+        rows = slice(start, end)
+        terms = (unit[rows, None] * s[sums.left[rows]] * s[sums.right[rows]].conj()).real
+        for i, m in enumerate(sums.radial[rows].T):
+            terms = terms * jacobi[m, :, i]
+        found.append(terms.sum(axis=0))
     return np.stack(found)
