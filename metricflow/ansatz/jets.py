@@ -8,6 +8,7 @@ points stand on the last axis, so that every operation is a stream over them.
 import itertools
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
@@ -81,8 +82,8 @@ def hermitian_dual(matrix: Complex[AnyArray, "p n n"]) -> Float[Array, "h p"]:
 
 
 def multiply_jets(
-    f: Float[Array, "*b c p"], h: Float[Array, "*b c p"], dim: int
-) -> Float[Array, "*b c p"]:
+    f: Float[Array, "*#b c p"], h: Float[Array, "*#b c p"], dim: int
+) -> Float[Array, "... c p"]:
     """The jet of f h: dd(fh) = f ddh + h ddf + df dbar h + dh dbar f."""
     size = jet_size(dim)
     x, y = ([jet[..., i, :] for i in range(size)] for jet in (f, h))
@@ -110,10 +111,8 @@ def holomorphic_monomials(
     """z^p and its derivatives d_a z^p along the hypersurface, for exponents p_i at most ``top``."""
     z = jnp.asarray(points.z).T
     ambient = z.shape[0]
-    power = [jnp.ones_like(z)]
-    for _ in range(top):
-        power.append(power[-1] * z)
-    powers = jnp.stack(power)  # (D+1, k, N)
+    higher = jax.lax.scan(lambda p, _: (p * z, p * z), jnp.ones_like(z), length=top)[1]
+    powers = jnp.concatenate([jnp.ones_like(z)[None], higher])  # (D+1, k, N)
     factors = [powers[exponents[:, i], i] for i in range(ambient)]
     value = math.prod(factors[1:], start=factors[0])
     slopes = []

@@ -10,8 +10,7 @@ basis stays well conditioned at any degree (the monomials themselves reach a con
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +42,11 @@ _GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a high
 
 
 class OrbitSums(NamedTuple):
-    """Functions sum_t Re(c_t z^r_t zbar^s_t) / |z|^(2|r_t|) prod_i P_(m_ti)(u_i), u_i = |z_i|^2 / |z|^2.
+    """Functions sum_t Re(c_t z^r_t zbar^s_t) / |z|^(2|r_t|) prod_i P_(m_ti)(u_i).
 
-    One for each orbit of pairs (p, q): m_i = min(p_i, q_i), r = p - m, s = q - m, and the Jacobi
-    polynomial P_m of degree m in place of u_i^m.  They span the same functions as the sums of
-    z^p zbar^q, which are nearly dependent, and are nearly orthogonal.
+    With u_i = |z_i|^2 / |z|^2.  One for each orbit of pairs (p, q): m_i = min(p_i, q_i),
+    r = p - m, s = q - m, and the Jacobi polynomial P_m of degree m in place of u_i^m.  They span
+    the same functions as the sums of z^p zbar^q, which are nearly dependent.
 
     Attributes:
         monomials: the distinct exponent vectors among r and s, shape (x, n+2).
@@ -309,9 +308,14 @@ def _orbit_jets(sums: OrbitSums, orbits: int, top: int, points: Points) -> Array
     angular = pack_jet((p * q.conj()).real, first, (cross + cross.conj().swapaxes(1, 2)) / 2)
     degree = jnp.sum(jnp.asarray(sums.monomials), axis=1)[left]
     terms = multiply_jets(angular, norm_power_jets(-degree, points), dim)
-    radial, table = jnp.asarray(sums.radial), _jacobi_jets(top, points)
-    for i in range(radial.shape[1]):
-        terms = multiply_jets(terms, table[radial[:, i], i], dim)
+
+    def times_radial(terms: Array, factor: tuple[Array, Array]) -> tuple[Array, None]:
+        table, m = factor
+        return multiply_jets(terms, table[m], dim), None
+
+    # loops where the operations repeat: derivatives of this are compiled too
+    factors = (_jacobi_jets(top, points).swapaxes(0, 1), jnp.asarray(sums.radial).T)
+    terms, _ = jax.lax.scan(times_radial, terms, factors)
     member = (jnp.asarray(sums.owner) == jnp.arange(orbits)[:, None]).astype(terms.dtype)
     return (member @ terms.reshape(len(terms), -1)).reshape(orbits, *terms.shape[1:])
 
@@ -325,29 +329,38 @@ def _jacobi_jets(top: int, points: Points) -> Array:
     square = pack_jet(z.real**2 + z.imag**2, slope, hessian)
     u = multiply_jets(square, norm_power_jets(jnp.array([-1]), points), dim)
     one = jnp.broadcast_to(constant_jet(dim, u.shape[-1], u.dtype), u.shape)
+    if top == 0:
+        return one[None]
 
-    def times_x(jet: Array) -> Array:
-        return 2 * multiply_jets(u, jet, dim) - jet
+    def climb(pair: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], Array]:
+        last, before = pair
+        product = 2 * multiply_jets(u, last, dim) - last
+        new = step[0] * product + step[1] * last - step[2] * before
+        return (new, last), new
 
-    return jnp.stack(_jacobi(top, dim, one, times_x))
+    steps = jnp.asarray(_jacobi_recursion(top, dim), u.dtype)
+    _, higher = jax.lax.scan(climb, (one, jnp.zeros_like(one)), steps)
+    return jnp.concatenate([one[None], higher])
 
 
-def _jacobi(top: int, dim: int, one: Any, times_x: Callable[[Any], Any]) -> list[Any]:
-    """P_0 ... P_top of the Jacobi family (n, 0) in x = 2u - 1, orthogonal for (1 - u)^n du.
+def _jacobi_recursion(top: int, dim: int) -> np.ndarray:
+    """(a, b, c) of P_m = (a x + b) P_(m-1) - c P_(m-2), m = 1 ... ``top``: shape (top, 3).
 
-    That is the law of u_i = |z_i|^2 / |z|^2 for points of P^(n+1).
+    The Jacobi family (n, 0) in x = 2u - 1, orthogonal for (1 - u)^n du: the law of u_i for
+    points of P^(n+1).
     """
-    found = [one]
-    for m in range(1, top + 1):
+    steps = [((dim + 2) / 2, dim / 2, 0.0)]
+    for m in range(2, top + 1):
         c = 2 * m + dim
-        if m == 1:
-            found.append(((dim + 2) * times_x(one) + dim * one) / 2)
-            continue
         scale = 2 * m * (m + dim) * (c - 2)
-        x_part, constant = (c - 1) * c * (c - 2) / scale, (c - 1) * dim**2 / scale
-        before = 2 * (m + dim - 1) * (m - 1) * c / scale
-        found.append(x_part * times_x(found[-1]) + constant * found[-1] - before * found[-2])
-    return found
+        steps.append(
+            (
+                (c - 1) * c * (c - 2) / scale,
+                (c - 1) * dim**2 / scale,
+                2 * (m + dim - 1) * (m - 1) * c / scale,
+            )
+        )
+    return np.array(steps[:top]).reshape(-1, 3)
 
 
 class _Builder:
@@ -427,9 +440,11 @@ class _Builder:
         """
         if degree > _GENERATOR_DEGREE * self.z.shape[1]:
             return self.values[:0]
+        few = min(len(self.z), 2 * span.shape[1] + 100)  # points enough to tell them apart
+        span = np.linalg.qr(span[:few])[0]
         orbits = sorted(invariant_orbits(symmetry, degree), key=len)
         sums = _orbit_sums(orbits, symmetry.conjugation)
-        values = _orbit_values(sums, self.z)
+        values = _orbit_values(sums, self.z[:few])
         lengths = np.bincount(sums.owner)
         best = _newness(values, missing, span)
         for length in sorted(set(lengths.tolist())):
@@ -439,8 +454,9 @@ class _Builder:
             if _newness(values[short], missing, span) >= _AS_GOOD * best:
                 break
         owners = np.sort(short[_independent(values[short], missing, span)])
-        self.sums = _joined(self.sums, _selected(sums, owners), len(self.generators))
-        return values[owners]
+        chosen = _selected(sums, owners)
+        self.sums = _joined(self.sums, chosen, len(self.generators))
+        return _orbit_values(chosen, self.z)
 
     def _products(self, degree: int) -> np.ndarray:
         """Rows (generator, function of complementary degree): shape (2, C)."""
@@ -516,7 +532,7 @@ def _arnoldi(
         part = outside @ span
         along, outside = along + part, outside - part @ span.T
     before = scipy.linalg.solve_triangular(triangle, along.T).T
-    inside = np.linalg.qr(outside.T, mode="r").T / raw.shape[1] ** 0.5
+    inside = np.linalg.qr(outside.T)[1].T / raw.shape[1] ** 0.5
     sign = np.where(np.diagonal(inside) < 0, -1, 1)
     inside = inside * sign
     return np.diagonal(inside).copy(), np.concatenate([before, np.tril(inside, -1)], axis=1)
@@ -584,7 +600,10 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
     power = z[None] ** np.arange(top + 1)[:, None, None]
     s = np.prod([power[sums.monomials[:, i], :, i] for i in range(z.shape[1])], axis=0)
     x = 2 * np.abs(z) ** 2 - 1
-    jacobi = np.stack(_jacobi(top, z.shape[1] - 2, np.ones(z.shape), lambda f: x * f))
+    jacobi = [np.zeros(z.shape), np.ones(z.shape)]
+    for a, b, c in _jacobi_recursion(top, z.shape[1] - 2):
+        jacobi.append((a * x + b) * jacobi[-1] - c * jacobi[-2])
+    table = np.stack(jacobi[1:])
     unit = np.where(sums.imaginary == 1, -1j, 1)
     starts = np.flatnonzero(np.diff(sums.owner, prepend=-1))
     found = []
@@ -592,6 +611,6 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
         rows = slice(start, end)
         terms = (unit[rows, None] * s[sums.left[rows]] * s[sums.right[rows]].conj()).real
         for i, m in enumerate(sums.radial[rows].T):
-            terms = terms * jacobi[m, :, i]
+            terms = terms * table[m, :, i]
         found.append(terms.sum(axis=0))
     return np.stack(found)

@@ -146,6 +146,9 @@ class GaussNewton:
             state: from :meth:`init` or an earlier step.
             problem: an object with ``residuals(parameters)``; a method ``jacobian(parameters)``
                 that returns r and J of shape (N, P) is used if it is there.
+
+        Raises:
+            ValueError: a side was chosen whose matrix is singular.
         """
         flat, unravel = ravel_pytree(state.parameters)
 
@@ -154,6 +157,12 @@ class GaussNewton:
 
         size = jax.eval_shape(residuals, flat).shape[0]
         solver = self._solver(size, len(flat))
+        smaller = {"parameters": len(flat) <= size, "samples": size <= len(flat)}
+        if not (smaller.get(solver, True) or self.damping or self.rank_tolerance):
+            raise ValueError(
+                f"solver: {solver!r} meets a singular matrix with {size} residuals and "
+                f"{len(flat)} parameters; use 'auto', a damping or a rank_tolerance"
+            )
         if solver == "iterative":
             r, direction, rank = self._iterative(residuals, flat, state.damping)
         else:
@@ -255,7 +264,7 @@ class GaussNewton:
         Q, R = jnp.linalg.qr(A)
         Q = Q[: J.shape[0] if solver == "parameters" else J.shape[1]]
         if self.rank_tolerance is not None:
-            left, sizes, right = jnp.linalg.svd(R)
+            left, sizes, right = jnp.linalg.svd(R, full_matrices=False)
             kept = sizes > self.rank_tolerance * sizes[0]
             inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
             rank = jnp.sum(kept).astype(jnp.int32)

@@ -1,0 +1,100 @@
+"""The record experiment end to end with small settings: results, resume, methods, bad flags."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from experiments import _run, record_metric
+from metricflow import load_metric
+
+SMALL = dataclasses.replace(
+    record_metric.PRESETS["smoke"],
+    manifold="fermat:1",
+    seconds=1e9,  # the process that runs the tests is old
+    validation_points=100,
+    test_points=200,
+    derivative_points=10,
+    curvature_points=5,
+)
+
+
+def test_a_run_from_the_command_line(tmp_path, capsys):
+    flags = [
+        "--preset",
+        "smoke",
+        "--seconds",
+        "1e9",
+        "--manifold",
+        "fermat:1",
+        "--out",
+        str(tmp_path),
+    ]
+    assert record_metric.main(flags) == 0
+    folder = tmp_path / "record_metric" / "smoke"
+    result = json.loads((folder / "result.json").read_text())
+    assert result["method"] == "spectral"
+    assert result["sigma"] < 1e-6
+    assert result["mean_abs_ricci"] < 1e-3
+    assert result["chart_mismatch"] < 1e-10
+    assert result["kaehler_defect"] < 1e-10
+    assert abs(result["volume_ratio"] - 1) < 4 * result["volume_ratio_standard_error"]
+    seconds, sigma = np.array(result["history"]).T
+    assert np.all(np.diff(seconds) > 0)
+    assert sigma[-1] < 1e-6
+    assert (folder / "figures" / "accuracy.png").stat().st_size > 5000
+    metric = load_metric(folder / "checkpoints" / f"metric-{result['rungs'][-1]['size']}.npz")
+    assert metric.manifold.dim == 1
+    assert record_metric.main(flags) == 2
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_resumed_run_climbs_on_from_the_stored_rung(tmp_path):
+    small = dataclasses.replace(SMALL, curvature_points=0)
+    whole = record_metric.run(dataclasses.replace(small, rungs=2), _run.Record())
+    folder = tmp_path / "run"
+    folder.mkdir()
+    first = record_metric.run(small, _run.Record(folder))
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    kept = [line for line in lines if json.loads(line)["stage"].startswith("rung/")]
+    (folder / "metrics.jsonl").write_text("\n".join(kept) + "\n")
+    again = record_metric.run(dataclasses.replace(small, rungs=2), _run.Record(folder))
+    assert len(first["rungs"]) == 1
+    assert [row["size"] for row in again["rungs"]] == [row["size"] for row in whole["rungs"]]
+    assert again["rungs"][0] == first["rungs"][0]
+    assert again["rungs"][1]["sigma"] == pytest.approx(whole["rungs"][1]["sigma"], abs=1e-15)
+    assert again["rungs"][1]["seconds"] > again["rungs"][0]["seconds"]
+
+
+@pytest.mark.parametrize("method", ["algebraic", "network", "kernel"])
+def test_every_method_improves_on_fubini_study(method):
+    rungs = {"algebraic": 2, "network": 2, "kernel": 1}[method]
+    config = dataclasses.replace(SMALL, method=method, rungs=rungs, curvature_points=0)
+    result = record_metric.run(config, _run.Record())
+    assert result["method"] == method
+    assert result["gain"] > 1.2
+    assert result["min_eigenvalue"] > 0
+    assert result["kaehler_defect"] < 1e-6
+    assert result["sigma"] <= result["history"][0][1] * 1.5
+
+
+def test_auto_follows_the_symmetry():
+    from experiments._manifold import parse_manifold
+
+    assert record_metric._chosen("auto", parse_manifold("dwork:3:0.5")) == "spectral"
+    assert record_metric._chosen("auto", parse_manifold("random:2:0")) == "algebraic"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seconds", "0"], "--seconds: expected a number above 0"),
+        (["--test-points", "0"], "--test-points: expected at least 1"),
+        (["--manifold", "random:3"], "--manifold: expected fermat:DIM"),
+        (["--seconds", "0.001", "--manifold", "fermat:1"], "over before the first rung"),
+    ],
+)
+def test_bad_flags_are_named(tmp_path, capsys, flags, message):
+    assert record_metric.main([*flags, "--out", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
