@@ -18,8 +18,8 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from ..geometry import Hypersurface, Points, best_chart, points_at
-from ..geometry.charts import Chart
+from ..geometry import Hypersurface, Points
+from .global_metric import GlobalMetric
 from .jets import holomorphic_monomials
 from .symmetry import monomials
 
@@ -201,7 +201,7 @@ def _balanced(jets: Array, weight: Array, norm: Array) -> Array:
 
 @register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class AlgebraicMetric:
+class AlgebraicMetric(GlobalMetric):
     """g = d dbar (1/k) log s^dagger H s, as a callable metric.
 
     Attributes:
@@ -214,30 +214,11 @@ class AlgebraicMetric:
     sections: Sections
     parameters: Float[AnyArray, "s s"]
 
-    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
-        """The chart that :meth:`__call__` uses at z."""
-        return best_chart(self.manifold, z)
+    def at(self, points: Points) -> Array:
+        """g at points in their charts, shape (N, n, n)."""
 
-    def __call__(
-        self,
-        z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
-    ) -> Complex[Array, "*b n n"]:
-        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
-        z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)
-        chart = self.chart(z) if chart is None else chart
-        return _evaluate(self, z, jnp.broadcast_to(jnp.asarray(chart), (*z.shape[:-1], 2)))
+        def one(point: Points) -> Array:
+            jets = section_jets(self.sections, jax.tree.map(lambda x: x[None], point))
+            return algebraic_metric(jnp.asarray(self.parameters), jets, self.sections.degree)[0]
 
-
-@jax.jit
-def _evaluate(metric: AlgebraicMetric, z: Array, chart: Array) -> Array:
-    points = points_at(
-        metric.manifold, z.reshape(-1, z.shape[-1]), chart=chart.reshape(-1, 2), check=False
-    )
-
-    def at(point: Points) -> Array:
-        jets = section_jets(metric.sections, jax.tree.map(lambda x: x[None], point))
-        return algebraic_metric(jnp.asarray(metric.parameters), jets, metric.sections.degree)[0]
-
-    found = jax.lax.map(at, points, batch_size=min(1024, len(points.weight)))
-    return found.reshape(*z.shape[:-1], *found.shape[1:])
+        return jax.lax.map(one, points, batch_size=min(1024, len(points.weight)))

@@ -10,22 +10,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float, Int
+from jaxtyping import Array, Float
 
-from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from ..geometry import FubiniStudyMetric, Hypersurface, Points, best_chart, points_at
-from ..geometry.charts import Chart
+from ..geometry import Hypersurface, Points, fubini_study_metric
 from .features import composed_hessian, feature_jets
+from .global_metric import GlobalMetric
 from .jets import components_to_hermitian, hermitian_components
 from .networks import Mlp
 from .spectral import SpectralBasis
 
 
+class FeaturePotential(GlobalMetric):
+    """g_FS + d dbar phi for a potential that knows its Hessians from the jets of features."""
+
+    basis: SpectralBasis
+
+    def hessians(self, features: Float[Array, "b f c"]) -> Float[Array, "h b"]:
+        """d dbar phi at points whose feature jets are given, as n^2 real components."""
+        raise NotImplementedError
+
+    def at(self, points: Points) -> Array:
+        """g at points in their charts, shape (N, n, n)."""
+        components = self.hessians(feature_jets(self.basis, points))
+        correction = components_to_hermitian(components, self.manifold.dim)
+        return fubini_study_metric(points) + correction
+
+
 @register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class NetworkMetric:
+class NetworkMetric(FeaturePotential):
     """g_FS + d dbar phi with phi(x) = network(theta, y(x)).
 
     Attributes:
@@ -41,18 +56,6 @@ class NetworkMetric:
     activation: str = dataclasses.field(metadata={"static": True})
     parameters: Any
 
-    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
-        """The chart that :meth:`__call__` uses at z."""
-        return best_chart(self.manifold, z)
-
-    def __call__(
-        self,
-        z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
-    ) -> Complex[Array, "*b n n"]:
-        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
-        return _call(self, z, chart)
-
     def hessians(self, features: Float[Array, "b f c"]) -> Float[Array, "h b"]:
         """d dbar phi at points whose feature jets are given, as n^2 real components."""
         return network_hessians(
@@ -62,7 +65,7 @@ class NetworkMetric:
 
 @register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class KernelPotentialMetric:
+class KernelPotentialMetric(FeaturePotential):
     """g_FS + d dbar phi with phi(x) = sum_b K(y(x), y_b) a_b, K = exp(-|y - y'|^2 / 2 width^2).
 
     A frozen kernel that gives a true Kaehler metric, unlike a kernel on metric components.
@@ -80,18 +83,6 @@ class KernelPotentialMetric:
     width: Float[AnyArray, ""] | float
     centres: Float[AnyArray, "m f"]
     coefficients: Float[AnyArray, " m"]
-
-    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
-        """The chart that :meth:`__call__` uses at z."""
-        return best_chart(self.manifold, z)
-
-    def __call__(
-        self,
-        z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
-    ) -> Complex[Array, "*b n n"]:
-        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
-        return _call(self, z, chart)
 
     def hessians(self, features: Float[Array, "b f c"]) -> Float[Array, "h b"]:
         """d dbar phi at points whose feature jets are given, as n^2 real components."""
@@ -143,19 +134,3 @@ def _kernel_hessian(one: Array, centres: Array, width: AnyArray | float, dim: in
     cross = radial[:, :, None] * radial[:, None, :].conj() / width**2 - slope.T @ slope.conj()
     second = hermitian_components(cross) - u @ one[:, 1 + 2 * dim :]
     return kernel[:, None] * second
-
-
-def _call(metric: Any, z: AnyArray, chart: Any) -> Array:
-    z = _checks.homogeneous_coordinates("z", z, metric.manifold.ambient)
-    chart = metric.chart(z) if chart is None else chart
-    return _evaluate(metric, z, jnp.broadcast_to(jnp.asarray(chart), (*z.shape[:-1], 2)))
-
-
-@jax.jit
-def _evaluate(metric: Any, z: Array, chart: Array) -> Array:
-    dim = metric.manifold.dim
-    flat: Points = points_at(
-        metric.manifold, z.reshape(-1, z.shape[-1]), chart=chart.reshape(-1, 2), check=False
-    )
-    found = components_to_hermitian(metric.hessians(feature_jets(metric.basis, flat)), dim)
-    return FubiniStudyMetric(metric.manifold)(z, chart) + found.reshape(*z.shape[:-1], dim, dim)

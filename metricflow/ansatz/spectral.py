@@ -21,8 +21,8 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from ..geometry import FubiniStudyMetric, Hypersurface, Points, best_chart, points_at
-from ..geometry.charts import Chart
+from ..geometry import Hypersurface, Points, fubini_study_metric, points_at
+from .global_metric import GlobalMetric
 from .jets import (
     components_to_hermitian,
     constant_jet,
@@ -36,6 +36,7 @@ from .jets import (
 from .symmetry import Orbit, Symmetry, invariant_dimensions, invariant_orbits, symmetry_group
 
 _INDEPENDENT = 1e-4  # part of a normalised product outside all others that makes it a new function
+_TILE = 256  # points evaluated at a time
 _BLOCK = 32  # functions computed at a time
 _AS_GOOD = 0.3  # part of the best independence that a shorter orbit must have
 _GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a higher degree
@@ -219,7 +220,7 @@ def _tiled_hessians(basis: SpectralBasis, points: Points, chunk: int) -> Array:
 
 @register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class SpectralMetric:
+class SpectralMetric(GlobalMetric):
     """g = g_FS + d dbar phi with phi = sum_k c_k f_k: Kaehler and chart-free by construction.
 
     Attributes:
@@ -232,22 +233,20 @@ class SpectralMetric:
     basis: SpectralBasis
     coefficients: Float[AnyArray, " m"]
 
-    def chart(self, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
-        """The chart that :meth:`__call__` uses at z."""
-        return best_chart(self.manifold, z)
+    def at(self, points: Points) -> Array:
+        """g at points in their charts, shape (N, n, n)."""
+        count, dim = len(points.weight), self.manifold.dim
+        chunk = min(_TILE, count)
 
-    def __call__(
-        self,
-        z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
-        *,
-        chunk: int = 256,
-    ) -> Complex[Array, "*b n n"]:
-        """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
-        z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)
-        chart = self.chart(z) if chart is None else chart
-        chart = jnp.broadcast_to(jnp.asarray(chart), (*z.shape[:-1], 2))
-        return _evaluate(self, z, chart, chunk)
+        def correction(tile: Points) -> Array:
+            components = hessian_components(basis_jets(self.basis, tile), dim)
+            total = jnp.einsum("k,khx->hx", jnp.asarray(self.coefficients), components)
+            return components_to_hermitian(total, dim)
+
+        tiles = -(-count // chunk)
+        index = jnp.minimum(jnp.arange(tiles * chunk), count - 1).reshape(tiles, chunk)
+        found = jax.lax.map(correction, jax.tree.map(lambda x: jnp.asarray(x)[index], points))
+        return fubini_study_metric(points) + found.reshape(-1, dim, dim)[:count]
 
     def potential(self, z: Complex[AnyArray, "*b k"]) -> Float[Array, "*b"]:
         """phi at z, a function on the hypersurface."""
@@ -255,26 +254,6 @@ class SpectralMetric:
         points = points_at(self.manifold, flat, check=False)
         values = basis_jets(self.basis, points)[:, 0]
         return (jnp.asarray(self.coefficients) @ values).reshape(jnp.shape(z)[:-1])
-
-
-@functools.partial(jax.jit, static_argnames="chunk")
-def _evaluate(metric: SpectralMetric, z: Array, chart: Array, chunk: int) -> Array:
-    dim = metric.manifold.dim
-    flat, charts = z.reshape(-1, z.shape[-1]), chart.reshape(-1, 2)
-    count = len(flat)
-    chunk = min(chunk, count)
-
-    def correction(part: tuple[Array, Array]) -> Array:
-        points = points_at(metric.manifold, part[0], chart=part[1], check=False)
-        components = hessian_components(basis_jets(metric.basis, points), dim)
-        total = jnp.einsum("k,khx->hx", jnp.asarray(metric.coefficients), components)
-        return components_to_hermitian(total, dim)
-
-    tiles = -(-count // chunk)
-    index = jnp.minimum(jnp.arange(tiles * chunk), count - 1).reshape(tiles, chunk)
-    found = jax.lax.map(correction, (flat[index], charts[index]))
-    found = found.reshape(-1, dim, dim)[:count].reshape(*z.shape[:-1], dim, dim)
-    return FubiniStudyMetric(metric.manifold)(z, chart) + found
 
 
 def _blocks(levels: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:

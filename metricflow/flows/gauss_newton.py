@@ -108,7 +108,12 @@ class GaussNewton:
             raise ValueError(
                 f"rank_tolerance: expected a number between 0 and 1, got {self.rank_tolerance}"
             )
+        if self.rank_tolerance is not None and self.factor != "qr":
+            raise ValueError("rank_tolerance: only factor='qr' finds the rank")
         _checks.positive_integer("iterations", self.iterations)
+        _checks.positive_number("tolerance", self.tolerance)
+        if not isinstance(self.halvings, int) or self.halvings < 0:
+            raise ValueError(f"halvings: expected an integer of at least 0, got {self.halvings!r}")
 
     def init(self, parameters: Any) -> GaussNewtonState:
         """The state at parameters theta.
@@ -140,7 +145,8 @@ class GaussNewton:
         """One step on a problem, which may be another minibatch every time.
 
         If no fraction of the step lowers the loss the parameters stay and the result is
-        ``NO_DECREASE``; if the residuals are not finite to begin with it is ``NON_FINITE``.
+        ``NO_DECREASE``; if the residuals are not finite to begin with they stay too and it is
+        ``NON_FINITE``.
 
         Args:
             state: from :meth:`init` or an earlier step.
@@ -182,7 +188,7 @@ class GaussNewton:
 
         start = (jnp.ones((), flat.dtype), jnp.full((), jnp.inf, r.dtype), jnp.zeros((), jnp.int32))
         fraction, loss, _ = jax.lax.while_loop(worse, halve, start)
-        good = loss < before
+        good = (loss < before) & jnp.isfinite(before)
         fraction = jnp.where(good, fraction, 0)
         damping = state.damping
         if self.adaptive:
@@ -225,7 +231,8 @@ class GaussNewton:
             infos.append(info)
             if throw and int(state.result) == Result.NON_FINITE:
                 raise FlowError(Result.NON_FINITE, int(state.steps))
-            if int(state.result) != Result.SUCCESSFUL and not self.adaptive:
+            refused = int(state.result) == Result.NO_DECREASE
+            if int(state.result) == Result.NON_FINITE or (refused and not self.adaptive):
                 break
             if float(info.loss) > (1 - tolerance) * float(info.loss_before) and float(
                 info.fraction

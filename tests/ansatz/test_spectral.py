@@ -132,7 +132,7 @@ def test_single_precision_follows_the_points(quintic, quintic_metric):
 def test_a_metric_works_on_any_batch_shape(quintic, quintic_metric):
     points = geometry.sample_points(jax.random.key(4), quintic, 6)
     g = quintic_metric(points.z, points.chart)
-    folded = quintic_metric(points.z.reshape(2, 3, 5), points.chart.reshape(2, 3, 2), chunk=4)
+    folded = quintic_metric(points.z.reshape(2, 3, 5), points.chart.reshape(2, 3, 2))
     np.testing.assert_allclose(folded.reshape(g.shape), g, rtol=tolerance("algebra"))
     np.testing.assert_allclose(quintic_metric(points.z[0]), g[0], rtol=tolerance("algebra"))
 
