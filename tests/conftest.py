@@ -47,6 +47,13 @@ def asymmetric_cubic() -> geometry.Hypersurface:
     return geometry.hypersurface(exponents, [1, 1, 1, 0.3 + 0.2j])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def compiled_code_is_dropped() -> Iterator[None]:
+    """The programs of a whole suite fill the memory of a small machine."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(5)

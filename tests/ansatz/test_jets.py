@@ -79,8 +79,10 @@ def test_norm_jets_are_those_of_log_norm(dim):
     ("manifold", "group", "degree"),
     [
         (geometry.fermat(3), ansatz.symmetry_group, 8),
-        (geometry.dwork(2, 0.3 + 0.1j), ansatz.symmetry_group, 6),
-        (geometry.fermat(1), ansatz.no_symmetry, 2),
+        pytest.param(
+            geometry.dwork(2, 0.3 + 0.1j), ansatz.symmetry_group, 6, marks=pytest.mark.heavy
+        ),
+        pytest.param(geometry.fermat(1), ansatz.no_symmetry, 2, marks=pytest.mark.heavy),
     ],
     ids=["quintic", "dwork-quartic", "cubic-none"],
 )

@@ -67,7 +67,14 @@ def test_a_resumed_run_climbs_on_from_the_stored_rung(tmp_path):
     assert again["rungs"][1]["seconds"] > again["rungs"][0]["seconds"]
 
 
-@pytest.mark.parametrize("method", ["algebraic", "network", "kernel"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "algebraic",
+        pytest.param("network", marks=pytest.mark.heavy),
+        pytest.param("kernel", marks=pytest.mark.heavy),
+    ],
+)
 def test_every_method_improves_on_fubini_study(method):
     rungs = {"algebraic": 2, "network": 2, "kernel": 1}[method]
     config = dataclasses.replace(SMALL, method=method, rungs=rungs, curvature_points=0)
