@@ -38,6 +38,7 @@ from .symmetry import Orbit, Symmetry, invariant_dimensions, invariant_orbits, s
 _INDEPENDENT = 1e-4  # part of a normalised product outside all others that makes it a new function
 _TILE = 256  # points evaluated at a time
 _BLOCK = 32  # functions computed at a time
+_VANISHING = 1e-10  # an orbit sum this small beside its terms is zero: they cancel
 _AS_GOOD = 0.3  # part of the best independence that a shorter orbit must have
 _GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a higher degree
 
@@ -487,7 +488,8 @@ def _pivots(rows: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """Rows by decreasing part outside of ``span`` and of the rows before, and these parts."""
     if len(rows) == 0:
         return np.zeros(0, int), np.zeros(0)
-    outside = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    outside = rows / np.where(length > 0, length, 1)
     for _ in range(2):  # twice is enough
         outside = outside - (outside @ span) @ span.T
     if rows.shape[1] > 2 * len(rows):  # a sketch keeps the geometry and is faster to factor
@@ -572,7 +574,10 @@ def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
 
 
 def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
-    """The orbit sums at points with |z| = 1, shape (orbits, N), on the host."""
+    """The orbit sums at points with |z| = 1, shape (orbits, N), on the host.
+
+    Some vanish, as sum_i P_1(u_i) = 0 does; their rounding must not pass for a function.
+    """
     if len(sums.owner) == 0:
         return np.zeros((0, len(z)))
     top = int(max(np.max(sums.monomials), np.max(sums.radial)))
@@ -591,5 +596,7 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
         terms = (unit[rows, None] * s[sums.left[rows]] * s[sums.right[rows]].conj()).real
         for i, m in enumerate(sums.radial[rows].T):
             terms = terms * table[m, :, i]
-        found.append(terms.sum(axis=0))
+        total = terms.sum(axis=0)
+        vanishes = np.abs(total).max() <= _VANISHING * np.abs(terms).sum(axis=0).max()
+        found.append(np.zeros_like(total) if vanishes else total)
     return np.stack(found)

@@ -32,6 +32,25 @@ def autodiff_jet(function, z, jacobian):
     ]
 
 
+def difference_jet(function, z, jacobian, step=2e-3):
+    """The same by central differences of sixth order, from values alone."""
+    dim = len(jacobian)
+    # second derivatives along v and iv add up to 4 f_(v vbar), which is sesquilinear in v
+    units = 1j ** np.arange(4)
+    pairs = [(a, b) for a in range(dim) for b in range(dim)]
+    directions = [jacobian[a] + c * jacobian[b] for a, b in pairs for c in units]
+    directions = np.array([u * v for v in [*jacobian, *directions] for u in (1, 1j)])
+    stencil = np.arange(-3, 4) * step
+    values = function(z + stencil[:, None, None] * directions).reshape(7, -1, 2)
+    first = np.array([-1, 9, -45, 0, 45, -9, 1]) / (60 * step)
+    second = np.array([2, -27, 270, -490, 270, -27, 2]) / (180 * step**2)
+    slope = np.einsum("s,sdu->du", first, values)[:dim]
+    along = np.einsum("s,sdu->d", second, values)[dim:].reshape(dim, dim, 4) / 4
+    gradient = (slope[:, 0] - 1j * slope[:, 1]) / 2
+    hessian = np.einsum("abc,c->ab", along, units) / 4
+    return jets.pack_jet(values[3, :1, 0], gradient[:, None], hessian[..., None])[:, 0]
+
+
 def random_jets(seed, dim, count=3):
     rng = np.random.default_rng(seed)
     return jnp.asarray(rng.normal(size=(count, jets.jet_size(dim), 2)))
@@ -79,26 +98,23 @@ def test_norm_jets_are_those_of_log_norm(dim):
     ("manifold", "group", "degree"),
     [
         (geometry.fermat(3), ansatz.symmetry_group, 8),
-        pytest.param(
-            geometry.dwork(2, 0.3 + 0.1j), ansatz.symmetry_group, 6, marks=pytest.mark.heavy
-        ),
-        pytest.param(geometry.fermat(1), ansatz.no_symmetry, 2, marks=pytest.mark.heavy),
+        # the sum of one orbit of degree 5 vanishes here, and must not be taken for a function
+        (geometry.dwork(2, 0.3 + 0.1j), ansatz.symmetry_group, 6),
+        (geometry.fermat(1), ansatz.no_symmetry, 2),
     ],
     ids=["quintic", "dwork-quartic", "cubic-none"],
 )
 def test_basis_jets_are_those_of_their_values(manifold, group, degree):
-    """The recursion for values, differentiated by jax, against the recursion for jets."""
     points = geometry.sample_points(jax.random.key(5), manifold, 300)
     basis = ansatz.spectral_basis(manifold, degree, points, symmetry=group(manifold))
     few = jax.tree.map(lambda x: x[:3], points)
     found = ansatz.basis_jets(basis, few)
     weights = jnp.asarray(np.random.default_rng(2).normal(size=basis.size))
     metric = ansatz.SpectralMetric(manifold, basis, weights)
-    total = jnp.einsum("k,kcx->cx", weights, found)
-    by_jax = jax.jit(lambda z, jacobian: autodiff_jet(metric.potential, z, jacobian))
+    total = np.einsum("k,kcx->cx", weights, found)
     for i in range(3):
-        expected = by_jax(few.z[i], few.pullback[i])
-        np.testing.assert_allclose(total[:, i], expected, rtol=1e-8, atol=1e-8)
+        expected = difference_jet(metric.potential, few.z[i], few.pullback[i])
+        np.testing.assert_allclose(total[:, i], expected, rtol=1e-5, atol=1e-4)
     hessians = ansatz.basis_hessians(basis, few, chunk=2)
     np.testing.assert_allclose(hessians, found[:, 1 + 2 * manifold.dim :], atol=1e-12)
 

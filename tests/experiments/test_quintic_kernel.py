@@ -104,7 +104,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(smoke, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--manifold", "torus:3"], "fermat:DIM or dwork:DIM:PSI"),
+        (["--manifold", "torus:3"], "fermat:DIM, dwork:DIM:PSI or random:DIM:SEED"),
         (["--manifold", "dwork:3:1"], "singular"),
         (["--manifold", "fermat:x"], "fermat:x"),
         (["--points", "1"], "--points"),
