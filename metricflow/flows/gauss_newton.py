@@ -230,7 +230,11 @@ class GaussNewton:
             state, info = _compiled_step(self, state, problem)
             infos.append(info)
             if throw and int(state.result) == Result.NON_FINITE:
-                raise FlowError(Result.NON_FINITE, int(state.steps))
+                raise FlowError(
+                    Result.NON_FINITE,
+                    int(state.steps),
+                    "start from parameters whose metric is positive at every point",
+                )
             refused = int(state.result) == Result.NO_DECREASE
             if int(state.result) == Result.NON_FINITE or (refused and not self.adaptive):
                 break

@@ -290,7 +290,9 @@ class KernelFlow:
             observe = jax.tree_util.Partial(observe)
         state, info, seen = _run(self, state, steps, observe)
         if throw and not _checks.is_traced(state) and int(state.result) != Result.SUCCESSFUL:
-            raise FlowError(Result(int(state.result)), int(state.steps))
+            raise FlowError(
+                Result(int(state.result)), int(state.steps), "use a smaller step_size or clip"
+            )
         return state, info, seen
 
     def metric(self, manifold: Hypersurface, state: KernelFlowState) -> KernelMetric:

@@ -20,11 +20,17 @@ _ADVICE = {
 
 
 class FlowError(FloatingPointError):
-    """A flow broke down; ``result`` says how, ``step`` counts the good steps before."""
+    """A flow broke down; ``result`` says how, ``step`` counts the good steps before.
 
-    def __init__(self, result: Result, step: int):
+    Args:
+        result: how.
+        step: the number of good steps.
+        remedy: what the user of this flow can change.
+    """
+
+    def __init__(self, result: Result, step: int, remedy: str):
         self.result, self.step = result, step
         super().__init__(
-            f"flow: {_ADVICE[result]} after {step} good steps; use a smaller step_size or clip, "
-            "or pass throw=False to keep the state before the step that failed"
+            f"flow: {_ADVICE[result]} after {step} good steps; {remedy}, or pass throw=False to "
+            "keep the state before the step that failed"
         )

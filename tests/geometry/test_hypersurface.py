@@ -1,10 +1,15 @@
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metricflow import geometry
+from metricflow import ansatz, geometry
 from tests.tolerances import tolerance
+
+# the package shows the function of this name
+hypersurface_module = importlib.import_module("metricflow.geometry.hypersurface")
 
 
 def complex_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -45,6 +50,76 @@ def test_gradient_obeys_euler_and_finite_differences(manifold):
         np.testing.assert_allclose(
             difference / (2 * step), slope[:, i], rtol=tolerance("difference"), atol=1e-6
         )
+
+
+def closed_form(manifold, z):
+    """P and dP in numpy; right where coordinates vanish."""
+    exponents, coefficients = np.array(manifold.exponents), np.asarray(manifold.coefficients)
+    value = np.prod(np.asarray(z)[:, None] ** exponents, axis=2) @ coefficients
+    slopes = []
+    for unit in np.eye(manifold.ambient, dtype=int):
+        order = exponents @ unit
+        lowered = np.asarray(z)[:, None] ** np.maximum(exponents - unit, 0)
+        slopes.append(np.prod(lowered, axis=2) @ (coefficients * order))
+    return value, np.stack(slopes, axis=1)
+
+
+def test_many_monomials_are_summed_in_a_loop_to_the_same_numbers(monkeypatch):
+    dwork, quartic = geometry.dwork(2, 0.3 - 0.1j), random_hypersurface(4, 2)
+    assert len(dwork.exponents) < hypersurface_module._UNROLLED < len(quartic.exponents)
+    z = complex_normal(jax.random.key(4), (6, 4)).at[0, 2].set(0).at[1, :3].set(0)
+    unrolled = [f(dwork, z) for f in (geometry.polynomial, geometry.gradient)]
+    monkeypatch.setattr(hypersurface_module, "_UNROLLED", 1)
+    looped = [f(dwork, z) for f in (geometry.polynomial, geometry.gradient)]
+    for found, expected in zip(looped, unrolled, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    value, slope = closed_form(quartic, z)
+    np.testing.assert_allclose(geometry.polynomial(quartic, z), value, atol=1e-11)
+    np.testing.assert_allclose(geometry.gradient(quartic, z), slope, atol=1e-11)
+    # in any shape and precision
+    folded = geometry.gradient(quartic, z.reshape(2, 3, 4))
+    np.testing.assert_allclose(folded.reshape(6, 4), slope, atol=1e-11)
+    single = geometry.polynomial(quartic, z.astype(jnp.complex64))
+    assert single.dtype == jnp.complex64
+    np.testing.assert_allclose(single, value, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_of_the_loop_is_the_holomorphic_derivative_of_its_value():
+    manifold = random_hypersurface(4, 2)
+    z = complex_normal(jax.random.key(5), (5, 4))
+    by_jax = jax.grad(lambda w: geometry.polynomial(manifold, w), holomorphic=True)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(by_jax))(z), geometry.gradient(manifold, z), atol=1e-11
+    )
+
+
+def test_a_random_hypersurface_is_that_of_its_key_and_has_no_symmetry():
+    first, again, other = (
+        geometry.random_hypersurface(jax.random.key(seed), 2) for seed in (0, 0, 1)
+    )
+    assert (first.dim, len(first.exponents)) == (2, 35)
+    assert first.exponents == again.exponents
+    assert np.array_equal(first.coefficients, again.coefficients)
+    assert np.abs(first.coefficients - other.coefficients).min() > 0
+    assert not first.symmetric
+    group = ansatz.symmetry_group(first)
+    assert (len(group.phases), len(group.permutations), group.conjugation) == (1, 1, False)
+    points = geometry.sample_points(jax.random.key(2), first, 400)
+    assert float(jnp.max(geometry.residual(first, points.z))) < tolerance("residual") * 100
+    unit = points.z / jnp.linalg.norm(points.z, axis=1, keepdims=True)
+    slope = jnp.linalg.norm(geometry.gradient(first, unit), axis=1)
+    assert float(jnp.min(slope)) > 0.01 * float(jnp.max(slope))
+    with pytest.raises(ValueError, match="dim: expected a complex dimension of at least 1"):
+        geometry.random_hypersurface(jax.random.key(0), 0)
+
+
+def test_no_coordinates_are_special_for_random_hypersurfaces():
+    """E |P(z)|^2 = 2 |z|^(2d) at every z: the law is invariant under rotations."""
+    z = np.array([[1, 0, 0], [3**-0.5, 3**-0.5, 3**-0.5], [0.6, 0.8j, 0]])
+    sample = [geometry.random_hypersurface(jax.random.key(seed), 1) for seed in range(100)]
+    square = np.mean([np.abs(closed_form(manifold, z)[0]) ** 2 for manifold in sample], axis=0)
+    # a mean of a hundred exponential variables: ten per cent
+    np.testing.assert_allclose(square, 2, rtol=0.4)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
