@@ -26,7 +26,6 @@ from .geometry import (
     gradient,
     hermitian_determinant,
     hermitian_inverse,
-    holomorphic_derivative,
     transition,
 )
 
@@ -200,14 +199,22 @@ def kaehler_defect(metric: Metric, points: Points, *, chunk: int = 256) -> Float
 
 
 def _kaehler_defect(metric: Metric, points: Points, chunk: int) -> Array:
-    def at(point: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        z, chart, jacobian = point
-        derivative = jax.vmap(
-            lambda direction: holomorphic_derivative(lambda w: metric(w, chart), z, direction)
-        )(jacobian)
-        return metric(z, chart), derivative - derivative.swapaxes(0, 1)
+    def at(tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        z, chart, jacobian = tile
+        directions = jacobian.swapaxes(0, 1)
+        both = jnp.stack([directions, 1j * directions])  # (2, n, N, n+2)
 
-    g, torsion = jax.lax.map(at, (points.z, points.chart, points.pullback), batch_size=chunk)
+        # every point moves alone, along its own direction
+        def along(direction: Array) -> Array:
+            return jax.jvp(lambda w: metric(w, chart), (z,), (direction,))[1]
+
+        real, imaginary = jax.lax.map(along, both.reshape(-1, *z.shape)).reshape(
+            2, *directions.shape[:2], *2 * directions.shape[:1]
+        )
+        derivative = ((real - 1j * imaginary) / 2).swapaxes(0, 1)
+        return metric(z, chart), derivative - derivative.swapaxes(1, 2)
+
+    g, torsion = _tiled(at, points, chunk)
     inverse = hermitian_inverse(g)
     # with g[a, b] = g_(a bbar), the inverse matrix carries the indices (bbar, a)
     square = jnp.einsum(
@@ -281,8 +288,8 @@ def ricci_scalar(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Ar
 
 
 def _ricci_scalar(metric: Metric, points: Points, chunk: int) -> Array:
-    def at(point: tuple[Array, Array, Array]) -> Array:
-        z, chart, jacobian = point
+    def at(tile: tuple[Array, Array, Array]) -> Array:
+        z, chart, jacobian = tile
 
         def log_det(w: Array) -> Array:
             return jnp.log(hermitian_determinant(metric(w, chart)))
@@ -295,11 +302,24 @@ def _ricci_scalar(metric: Metric, points: Points, chunk: int) -> Array:
 
         inverse = hermitian_inverse(metric(z, chart))
         # the inverse carries the indices (bbar, a): its conjugate is sum_c e_c^a conj(e_c^b)
-        frame = jnp.linalg.cholesky(inverse.conj()).T @ jacobian
+        frame = jnp.linalg.cholesky(inverse.conj()).swapaxes(-1, -2) @ jacobian
+        directions = frame.swapaxes(0, 1)
         # 4 d_v dbar_v of a real function: its second derivatives along v and i v
-        return -jnp.sum(jax.lax.map(second, jnp.concatenate([frame, 1j * frame]))) / 4
+        both = jnp.concatenate([directions, 1j * directions])
+        return -jnp.sum(jax.lax.map(second, both), axis=0) / 4
 
-    return jax.lax.map(at, (points.z, points.chart, points.pullback), batch_size=chunk)
+    return _tiled(at, points, chunk)
+
+
+def _tiled(function: Callable[[tuple[Array, ...]], Any], points: Points, chunk: int) -> Any:
+    """``function`` of z, chart and pullback for tiles of at most ``chunk`` points, joined."""
+    count = len(points.weight)
+    chunk = min(chunk, count)
+    tiles = -(-count // chunk)
+    index = jnp.minimum(jnp.arange(tiles * chunk), count - 1).reshape(tiles, chunk)
+    fields = (points.z, points.chart, points.pullback)
+    found = jax.lax.map(function, tuple(jnp.asarray(x)[index] for x in fields))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
 
 
 def mean_abs_ricci(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, ""]:

@@ -85,24 +85,35 @@ def multiply_jets(
     f: Float[Array, "*#b c p"], h: Float[Array, "*#b c p"], dim: int
 ) -> Float[Array, "... c p"]:
     """The jet of f h: dd(fh) = f ddh + h ddf + df dbar h + dh dbar f."""
-    size = jet_size(dim)
-    x, y = ([jet[..., i, :] for i in range(size)] for jet in (f, h))
-    value = [x[0] * y[0]]
-    first = [x[0] * y[i] + y[0] * x[i] for i in range(1, 1 + 2 * dim)]
-    second = [x[0] * y[i] + y[0] * x[i] for i in range(1 + 2 * dim, size)]
-    real, imaginary = range(1, 1 + dim), range(1 + dim, 1 + 2 * dim)
-    for a in range(dim):
-        r, i = real[a], imaginary[a]
-        second[a] = second[a] + 2 * (x[r] * y[r] + x[i] * y[i])
-    pairs = list(itertools.combinations(range(dim), 2))
-    for place, (a, b) in enumerate(pairs):
-        ra, ia, rb, ib = real[a], imaginary[a], real[b], imaginary[b]
-        # x_a conj(y_b) + y_a conj(x_b)
-        cross = x[ra] * y[rb] + x[ia] * y[ib] + y[ra] * x[rb] + y[ia] * x[ib]
-        turned = x[ia] * y[rb] - x[ra] * y[ib] + y[ia] * x[rb] - y[ra] * x[ib]
-        second[dim + place] = second[dim + place] + cross
-        second[dim + len(pairs) + place] = second[dim + len(pairs) + place] + turned
-    return jnp.stack(value + first + second, axis=-2)
+    a, b, c, d, sign = _cross_terms(dim)
+    linear = f[..., :1, :] * h + h[..., :1, :] * f
+    same = f[..., a, :] * h[..., b, :] + h[..., a, :] * f[..., b, :]
+    mixed = f[..., c, :] * h[..., d, :] + h[..., c, :] * f[..., d, :]
+    first = 1 + 2 * dim
+    # the value f h stands twice in the linear part
+    return jnp.concatenate(
+        [
+            linear[..., :1, :] / 2,
+            linear[..., 1:first, :],
+            linear[..., first:, :] + same + jnp.asarray(sign, f.dtype)[:, None] * mixed,
+        ],
+        axis=-2,
+    )
+
+
+def _cross_terms(dim: int) -> tuple[np.ndarray, ...]:
+    """Places a, b, c, d and signs with (df dbar h + dh dbar f)_h = x_a y_b + sign x_c y_d + same
+    with x and y exchanged, for every component h of the Hessian: shape (n^2,) each.
+    """
+    real, imaginary = np.arange(1, 1 + dim), np.arange(1 + dim, 1 + 2 * dim)
+    rows, columns = np.triu_indices(dim, 1)
+    # diagonal, then Re and Im of df_a conj(dh_b)
+    a = np.concatenate([real, real[rows], imaginary[rows]])
+    b = np.concatenate([real, real[columns], real[columns]])
+    c = np.concatenate([imaginary, imaginary[rows], real[rows]])
+    d = np.concatenate([imaginary, imaginary[columns], imaginary[columns]])
+    sign = np.concatenate([np.ones(dim + len(rows)), -np.ones(len(rows))])
+    return a, b, c, d, sign
 
 
 def holomorphic_monomials(

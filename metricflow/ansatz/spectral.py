@@ -9,7 +9,7 @@ basis stays well conditioned at any degree (the monomials themselves reach a con
 
 import dataclasses
 import functools
-import operator
+import math
 from typing import NamedTuple
 
 import jax
@@ -30,10 +30,18 @@ from .jets import (
     holomorphic_monomials,
     jet_size,
     multiply_jets,
+    norm_jets,
     norm_power_jets,
     pack_jet,
 )
-from .symmetry import Orbit, Symmetry, invariant_dimensions, invariant_orbits, symmetry_group
+from .symmetry import (
+    Orbit,
+    Symmetry,
+    distinct_rows,
+    invariant_dimensions,
+    invariant_orbits,
+    symmetry_group,
+)
 
 _INDEPENDENT = 1e-4  # part of a normalised product outside all others that makes it a new function
 _TILE = 256  # points evaluated at a time
@@ -52,18 +60,26 @@ class OrbitSums(NamedTuple):
 
     Attributes:
         monomials: the distinct exponent vectors among r and s, shape (x, n+2).
-        left, right: rows of ``monomials`` for r and s of every term, shape (t,).
-        radial: m, shape (t, n+2).
+        radials: the distinct vectors (m, |r|), shape (y, n+3).
+        left, right, radial: rows of ``monomials`` for r and s and of ``radials`` for (m, |r|), for
+            every term, shape (t,).
         owner: the function a term belongs to, increasing, shape (t,).
         imaginary: c = -i instead of 1, shape (t,).
     """
 
     monomials: Int[AnyArray, "x k"]
+    radials: Int[AnyArray, "y e"]
     left: Int[AnyArray, " t"]
     right: Int[AnyArray, " t"]
-    radial: Int[AnyArray, "t k"]
+    radial: Int[AnyArray, " t"]
     owner: Int[AnyArray, " t"]
     imaginary: Int[AnyArray, " t"]
+
+    @property
+    def powers(self) -> tuple[int, int]:
+        """The largest exponents: of a monomial, and m."""
+        rows = (self.monomials, np.asarray(self.radials)[:, :-1])
+        return tuple(int(np.max(x, initial=0)) for x in rows)  # type: ignore[return-value]
 
 
 @register_dataclass
@@ -79,6 +95,7 @@ class SpectralBasis:
         levels: (D, number of functions of this degree), in increasing order.
         dim: n.
         leaves: the number of orbit sums.
+        powers: the largest exponents in them, see :class:`OrbitSums`.
         generators: the orbit sums that the recursion starts from.
         factor, parent, leaf: how raw functions are made, shape (M,).
         norm: what is left of a raw function outside the functions before it, shape (M,).
@@ -89,6 +106,7 @@ class SpectralBasis:
     levels: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
     dim: int = dataclasses.field(metadata={"static": True})
     leaves: int = dataclasses.field(metadata={"static": True})
+    powers: tuple[int, int] = dataclasses.field(metadata={"static": True})
     generators: OrbitSums
     factor: Int[AnyArray, " m"]
     parent: Int[AnyArray, " m"]
@@ -114,7 +132,8 @@ class SpectralBasis:
         arrays = (self.factor[:m], self.parent[:m], self.leaf[:m], self.norm[:m])
         host = jax.tree.map(np.asarray, self.generators)
         generators = _selected(host, np.arange(leaves))
-        return SpectralBasis(levels, self.dim, leaves, generators, *arrays, self.mixing[:m, :m])
+        shape = (levels, self.dim, leaves, generators.powers)
+        return SpectralBasis(*shape, generators, *arrays, self.mixing[:m, :m])
 
 
 def spectral_basis(
@@ -161,7 +180,7 @@ def spectral_basis(
 def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
     """The jets of all functions at points: shape (M, 1 + 2n + n^2, N).  Not tiled."""
     dtype, count = points.weight.dtype, len(points.weight)
-    sums = _orbit_jets(basis.generators, basis.leaves, basis.degree, points)
+    sums = _orbit_jets(basis.generators, basis.leaves, basis.powers, points)
     starts, order = _blocks(basis.levels)
     factor, parent, leaf = (jnp.asarray(x)[order] for x in (basis.factor, basis.parent, basis.leaf))
     real = jnp.asarray(order >= 0)
@@ -172,9 +191,11 @@ def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
     inside = jnp.tril(jnp.take_along_axis(mixing, jnp.asarray(columns)[:, None, :], axis=2), -1)
     solve = jnp.linalg.inv(inside + norm[..., None] * jnp.eye(_BLOCK, dtype=dtype))
     before = jnp.arange(basis.size) < jnp.asarray(starts)[:, None, None]
-    mixing = jnp.where(before, mixing, 0)
+    # a column for every row there is, so that the rows enter the product as they lie
+    padding = ((0, 0), (0, 0), (0, 1 + _BLOCK))
+    mixing = jnp.pad(jnp.where(before, mixing, 0), padding)
     one = constant_jet(basis.dim, count, dtype)[None]
-    rest = jnp.zeros((basis.size + order.shape[1], jet_size(basis.dim), count), dtype)
+    rest = jnp.zeros((basis.size + _BLOCK, jet_size(basis.dim), count), dtype)
     # the barrier keeps the compiler from storing the start of the recursion in the program
     rows = jnp.concatenate(jax.lax.optimization_barrier((one, rest)))
 
@@ -182,7 +203,7 @@ def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
         start, factor, parent, leaf, solve, mixing = block
         product = multiply_jets(rows[factor], rows[parent], basis.dim)
         raw = jnp.where(leaf[:, None, None] < 0, product, sums[leaf])
-        known = rows[: basis.size].reshape(basis.size, -1)
+        known = rows.reshape(len(rows), -1)
         new = (solve @ (raw.reshape(_BLOCK, -1) - mixing @ known)).reshape(raw.shape)
         # the rows that fill up a block are zero, and the next block overwrites them
         return jax.lax.dynamic_update_slice_in_dim(rows, new, start, axis=0), None
@@ -272,13 +293,15 @@ def _blocks(levels: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray
     return np.array(starts), np.array(order)
 
 
-def _orbit_jets(sums: OrbitSums, orbits: int, top: int, points: Points) -> Array:
-    """The jets of orbit sums: shape (f, 1 + 2n + n^2, N).
+def _orbit_jets(
+    sums: OrbitSums, orbits: int, powers: tuple[int, int], points: Points
+) -> Float[Array, "f c b"]:
+    """The jets of orbit sums.
 
     With s_p = z^p holomorphic, Re(c s_p conj(s_q)) has the derivatives of the two factors.
     """
     dim = points.pullback.shape[-2]
-    s, ds = holomorphic_monomials(jnp.asarray(sums.monomials), top, points)
+    s, ds = holomorphic_monomials(jnp.asarray(sums.monomials), powers[0], points)
     unit = jnp.where(jnp.asarray(sums.imaginary)[:, None] == 1, -1j, 1).astype(s.dtype)
     left, right = jnp.asarray(sums.left), jnp.asarray(sums.right)
     p, q, dp, dq = unit * s[left], s[right], unit[..., None] * ds[left], ds[right]
@@ -286,41 +309,51 @@ def _orbit_jets(sums: OrbitSums, orbits: int, top: int, points: Points) -> Array
     first = (dp * q.conj()[:, None] + p.conj()[:, None] * dq) / 2
     cross = dp[:, :, None] * dq.conj()[:, None, :]
     angular = pack_jet((p * q.conj()).real, first, (cross + cross.conj().swapaxes(1, 2)) / 2)
-    degree = jnp.sum(jnp.asarray(sums.monomials), axis=1)[left]
-    terms = multiply_jets(angular, norm_power_jets(-degree, points), dim)
-
-    def times_radial(terms: Array, factor: tuple[Array, Array]) -> tuple[Array, None]:
-        table, m = factor
-        return multiply_jets(terms, table[m], dim), None
-
-    # loops where the operations repeat: derivatives of this are compiled too
-    factors = (_jacobi_jets(top, points).swapaxes(0, 1), jnp.asarray(sums.radial).T)
-    terms, _ = jax.lax.scan(times_radial, terms, factors)
+    radial = _radial_jets(jnp.asarray(sums.radials), powers[1], points)
+    terms = multiply_jets(angular, radial[jnp.asarray(sums.radial)], dim)
     member = (jnp.asarray(sums.owner) == jnp.arange(orbits)[:, None]).astype(terms.dtype)
     return (member @ terms.reshape(len(terms), -1)).reshape(orbits, *terms.shape[1:])
 
 
-def _jacobi_jets(top: int, points: Points) -> Array:
-    """The jets of P_m(u_i) for m = 0 ... ``top``: shape (top + 1, n + 2, 1 + 2n + n^2, N)."""
+def _radial_jets(rows: Int[Array, "y e"], top: int, points: Points) -> Float[Array, "y c b"]:
+    """The jets of |z|^(-2d) prod_i P_(m_i)(u_i) for rows (m, d)."""
     dim = points.pullback.shape[-2]
+
+    def times(product: Array, factor: tuple[Array, Array]) -> tuple[Array, None]:
+        table, m = factor
+        return multiply_jets(product, table[m], dim), None
+
+    # a loop where the operations repeat: derivatives of this are compiled too
+    factors = (_jacobi_jets(top, points).swapaxes(0, 1), rows[:, :-1].T)
+    return jax.lax.scan(times, norm_power_jets(-rows[:, -1], points), factors)[0]
+
+
+def _jacobi_jets(top: int, points: Points) -> Float[Array, "m k c b"]:
+    """The jets of P_m(u_i) for m = 0 ... ``top``, by the chain rule."""
     z, jacobian = jnp.asarray(points.z).T, jnp.moveaxis(jnp.asarray(points.pullback), 0, -1)
-    slope = jnp.moveaxis(jacobian, 1, 0) * z.conj()[:, None]  # d_a |z_i|^2: (k, n, N)
-    hessian = jnp.einsum("aix,bix->iabx", jacobian, jacobian.conj())
-    square = pack_jet(z.real**2 + z.imag**2, slope, hessian)
-    u = multiply_jets(square, norm_power_jets(jnp.array([-1]), points), dim)
-    one = jnp.broadcast_to(constant_jet(dim, u.shape[-1], u.dtype), u.shape)
-    if top == 0:
-        return one[None]
-
-    def climb(pair: tuple[Array, Array], step: Array) -> tuple[tuple[Array, Array], Array]:
-        last, before = pair
-        product = 2 * multiply_jets(u, last, dim) - last
-        new = step[0] * product + step[1] * last - step[2] * before
-        return (new, last), new
-
-    steps = jnp.asarray(_jacobi_recursion(top, dim), u.dtype)
-    _, higher = jax.lax.scan(climb, (one, jnp.zeros_like(one)), steps)
-    return jnp.concatenate([one[None], higher])
+    norm, log_slope, log_hessian = norm_jets(points)
+    u = (z.real**2 + z.imag**2) * jnp.exp(-norm)
+    # d log u_i = dz_i / z_i - d log|z|^2, written so that z_i = 0 does no harm
+    moved = jnp.moveaxis(jacobian, 1, 0) * (z.conj() * jnp.exp(-norm))[:, None]  # (k, n, N)
+    slope = moved - u[:, None] * log_slope
+    flat = jnp.einsum("aix,bix->iabx", jacobian, jacobian.conj()) * jnp.exp(-norm)
+    cross = moved[:, :, None] * log_slope.conj()
+    bent = log_slope[:, None] * log_slope.conj() - log_hessian
+    hessian = flat - cross - cross.conj().swapaxes(1, 2) + u[:, None, None] * bent
+    square = slope[:, :, None] * slope.conj()[:, None, :]
+    # P, P' and P'' by recursion; in x = 2u - 1
+    x, zero = 2 * u - 1, jnp.zeros_like(u)
+    table = [(zero, zero, zero), (zero + 1, zero, zero)]
+    for a, b, c in _jacobi_recursion(top, log_slope.shape[0]).tolist():
+        (v0, v1, v2), (w0, w1, w2) = table[-1], table[-2]
+        line = a * x + b
+        table.append(
+            (line * v0 - c * w0, line * v1 + a * v0 - c * w1, line * v2 + 2 * a * v1 - c * w2)
+        )
+    value, first, second = (jnp.stack(column) for column in zip(*table[1:], strict=True))
+    first, second = 2 * first, 4 * second
+    curvature = first[:, :, None, None] * hessian + second[:, :, None, None] * square
+    return pack_jet(value, first[:, :, None] * slope, curvature)
 
 
 def _jacobi_recursion(top: int, dim: int) -> np.ndarray:
@@ -382,10 +415,8 @@ class _Builder:
         factor, parent, leaf, norm = (
             np.concatenate([part[i] for part in self.parts]) for i in range(4)
         )
-        leaves = len(self.generators)
-        return SpectralBasis(
-            tuple(self.levels), self.dim, leaves, self.sums, factor, parent, leaf, norm, mixing
-        )
+        shape = (tuple(self.levels), self.dim, len(self.generators), self.sums.powers)
+        return SpectralBasis(*shape, self.sums, factor, parent, leaf, norm, mixing)
 
     def add_level(self, degree: int, dimension: int, symmetry: Symmetry) -> None:
         """Functions of a degree until there are ``dimension``, the constant included."""
@@ -531,15 +562,19 @@ def _orthonormal(rows: np.ndarray, span: np.ndarray) -> np.ndarray:
 
 
 def _no_sums(ambient: int) -> OrbitSums:
-    none, rows = np.zeros(0, int), np.zeros((0, ambient), int)
-    return OrbitSums(rows, none, none, rows, none, none)
+    none = np.zeros(0, int)
+    rows = [np.zeros((0, k), int) for k in (ambient, ambient + 1)]
+    return OrbitSums(*rows, none, none, none, none, none)
 
 
 def _joined(first: OrbitSums, second: OrbitSums, functions: int) -> OrbitSums:
     """Two lists of orbit sums as one; the first has ``functions``."""
     rows = len(first.monomials)
     moved = second._replace(
-        left=second.left + rows, right=second.right + rows, owner=second.owner + functions
+        left=second.left + rows,
+        right=second.right + rows,
+        radial=second.radial + len(first.radials),
+        owner=second.owner + functions,
     )
     return OrbitSums(*(np.concatenate(pair) for pair in zip(first, moved, strict=True)))
 
@@ -549,28 +584,25 @@ def _orbit_sums(orbits: list[Orbit], conjugation: bool) -> OrbitSums:
     labelled = [(orbit, 0) for orbit in orbits]
     if not conjugation:
         labelled += [(o, 1) for o in orbits if {(q, p) for p, q in o} != set(o)]
-    number: dict[tuple[int, ...], int] = {}
-    rows: list[tuple] = []
-    for i, (orbit, imaginary) in enumerate(labelled):
-        for p, q in orbit:
-            radial = tuple(map(min, p, q))
-            left, right = (tuple(map(operator.sub, x, radial)) for x in (p, q))
-            index = [number.setdefault(x, len(number)) for x in (left, right)]
-            rows.append((*index, i, imaginary, *radial))
-    table = np.array(rows)
-    left, right, owner, imaginary = table[:, :4].T
-    return OrbitSums(np.array(list(number)), left, right, table[:, 4:], owner, imaginary)
+    lengths = [len(orbit) for orbit, _ in labelled]
+    pairs = np.array([pair for orbit, _ in labelled for pair in orbit])  # (t, 2, n+2)
+    m = pairs.min(axis=1)
+    rest = pairs - m[:, None]
+    monomials, index = distinct_rows(rest.reshape(-1, m.shape[1]))
+    radials, radial = distinct_rows(np.column_stack([m, rest[:, 0].sum(axis=1)]))
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    imaginary = np.repeat([kind for _, kind in labelled], lengths)
+    return OrbitSums(monomials, radials, *index.reshape(-1, 2).T, radial, owner, imaginary)
 
 
 def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
-    """The orbit sums with these numbers, renumbered from zero, with the monomials they need."""
+    """The orbit sums with these numbers, renumbered from zero, with the rows they need."""
     keep = np.isin(sums.owner, owners)
     used, index = np.unique(np.stack([sums.left[keep], sums.right[keep]]), return_inverse=True)
-    left, right = index.reshape(2, -1)
+    shapes, radial = np.unique(sums.radial[keep], return_inverse=True)
     owner = np.searchsorted(owners, sums.owner[keep])
-    return OrbitSums(
-        sums.monomials[used], left, right, sums.radial[keep], owner, sums.imaginary[keep]
-    )
+    rows = (sums.monomials[used], sums.radials[shapes])
+    return OrbitSums(*rows, *index.reshape(2, -1), radial, owner, sums.imaginary[keep])
 
 
 def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
@@ -580,22 +612,25 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
     """
     if len(sums.owner) == 0:
         return np.zeros((0, len(z)))
-    top = int(max(np.max(sums.monomials), np.max(sums.radial)))
+    top, most = sums.powers
     power = z[None] ** np.arange(top + 1)[:, None, None]
-    s = np.prod([power[sums.monomials[:, i], :, i] for i in range(z.shape[1])], axis=0)
+    s = math.prod(power[row, :, i] for i, row in enumerate(sums.monomials.T))
     x = 2 * np.abs(z) ** 2 - 1
     jacobi = [np.zeros(z.shape), np.ones(z.shape)]
-    for a, b, c in _jacobi_recursion(top, z.shape[1] - 2):
+    for a, b, c in _jacobi_recursion(most, z.shape[1] - 2):
         jacobi.append((a * x + b) * jacobi[-1] - c * jacobi[-2])
     table = np.stack(jacobi[1:])
-    unit = np.where(sums.imaginary == 1, -1j, 1)
+    radial = math.prod(table[row, :, i] for i, row in enumerate(sums.radials.T[:-1]))
     starts = np.flatnonzero(np.diff(sums.owner, prepend=-1))
     found = []
     for start, end in zip(starts, [*starts[1:], len(sums.owner)], strict=True):
         rows = slice(start, end)
-        terms = (unit[rows, None] * s[sums.left[rows]] * s[sums.right[rows]].conj()).real
-        for i, m in enumerate(sums.radial[rows].T):
-            terms = terms * table[m, :, i]
+        left, right = s[sums.left[rows]], s[sums.right[rows]]
+        if sums.imaginary[start]:
+            angular = left.imag * right.real - left.real * right.imag
+        else:
+            angular = left.real * right.real + left.imag * right.imag
+        terms = angular * radial[sums.radial[rows]]
         total = terms.sum(axis=0)
         vanishes = np.abs(total).max() <= _VANISHING * np.abs(terms).sum(axis=0).max()
         found.append(np.zeros_like(total) if vanishes else total)

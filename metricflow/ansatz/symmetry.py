@@ -106,7 +106,7 @@ def invariant_orbits(symmetry: Symmetry, degree: int) -> list[Orbit]:
     every_monomial = np.array(monomials(degree, ambient))
     # p and q must take the same phase under every map: equal characters
     characters = every_monomial @ symmetry.phases.T % symmetry.degree
-    label = np.unique(characters, axis=0, return_inverse=True)[1]
+    label = distinct_rows(characters)[1]
     members = np.argsort(label, kind="stable")
     classes = np.split(every_monomial[members], np.flatnonzero(np.diff(label[members])) + 1)
     every = len(symmetry.permutations) == math.factorial(ambient)
@@ -176,6 +176,15 @@ def _cycles(order: np.ndarray) -> list[list[int]]:
             here = int(order[here])
         found.append(cycle)
     return found
+
+
+def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows of an integer matrix, and for every row which of them it is."""
+    # sums with random weights tell rows apart, and are faster to sort than rows
+    weights = np.random.default_rng(0).integers(-(2**62), 2**62, rows.shape[1])
+    with np.errstate(over="ignore"):
+        _, first, which = np.unique(rows @ weights, return_index=True, return_inverse=True)
+    return rows[first], which
 
 
 def monomials(degree: int, ambient: int) -> list[Monomial]:
