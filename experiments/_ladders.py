@@ -32,6 +32,19 @@ class Ladder(Protocol):
         """The model of a rung, from the metric of the rung before (None at first)."""
         ...
 
+    def evaluate(self, metric: Any, points: geometry.Points) -> jax.Array:
+        """g at held-out points, shape (N, n, n)."""
+        ...
+
+
+def _called(metric: Any, points: geometry.Points) -> jax.Array:
+    return metric(points.z, points.chart)
+
+
+@jax.jit
+def _metric(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
+    return problem.metric(coefficients)
+
 
 class SpectralLadder:
     """phi linear in the invariant functions of bidegree (D, D); a rung is D."""
@@ -80,6 +93,11 @@ class SpectralLadder:
         found = ansatz.SpectralMetric(self.manifold, basis, state.parameters)
         return found, _fit_record(basis.size, points, infos)
 
+    def evaluate(self, metric: Any, points: geometry.Points) -> jax.Array:
+        """By the program that made the training tensors: calling the metric compiles another."""
+        problem = LinearPotential(points, ansatz.basis_hessians(metric.basis, points))
+        return _metric(problem, metric.coefficients)
+
 
 class AlgebraicLadder:
     """K = (1/k) log s^dagger H s in single precision; a rung is k."""
@@ -120,6 +138,8 @@ class AlgebraicLadder:
         parameters = jnp.asarray(state.parameters, points.weight.dtype)
         found = ansatz.AlgebraicMetric(self.manifold, sections, parameters)
         return found, _fit_record(parameters.size, points, infos)
+
+    evaluate = staticmethod(_called)
 
 
 class NetworkLadder:
@@ -164,6 +184,8 @@ class NetworkLadder:
         count = sum(x.size for x in jax.tree.leaves(parameters))
         return found, {**_fit_record(count, self.points, infos), "damping": self.damping}
 
+    evaluate = staticmethod(_called)
+
 
 class KernelLadder:
     """phi a sum of Gaussians of fixed width at centres; a rung is the number of centres."""
@@ -204,6 +226,8 @@ class KernelLadder:
             self.manifold, self.basis, self.width, centres, state.parameters
         )
         return found, _fit_record(size, points, infos)
+
+    evaluate = staticmethod(_called)
 
 
 LADDERS: dict[str, type] = {

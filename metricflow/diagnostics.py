@@ -311,14 +311,16 @@ def _ricci_scalar(metric: Metric, points: Points, chunk: int) -> Array:
     return _tiled(at, points, chunk)
 
 
-def _tiled(function: Callable[[tuple[Array, ...]], Any], points: Points, chunk: int) -> Any:
+def _tiled(
+    function: Callable[[tuple[Array, Array, Array]], Any], points: Points, chunk: int
+) -> Any:
     """``function`` of z, chart and pullback for tiles of at most ``chunk`` points, joined."""
     count = len(points.weight)
     chunk = min(chunk, count)
     tiles = -(-count // chunk)
     index = jnp.minimum(jnp.arange(tiles * chunk), count - 1).reshape(tiles, chunk)
-    fields = (points.z, points.chart, points.pullback)
-    found = jax.lax.map(function, tuple(jnp.asarray(x)[index] for x in fields))
+    z, chart, jacobian = map(jnp.asarray, (points.z, points.chart, points.pullback))
+    found = jax.lax.map(function, (z[index], chart[index], jacobian[index]))
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
 
 

@@ -9,7 +9,6 @@ basis stays well conditioned at any degree (the monomials themselves reach a con
 
 import dataclasses
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -218,26 +217,27 @@ def basis_hessians(
 ) -> Float[Array, "m h b"]:
     """The n^2 real components of d_a dbar_b f_k at points: shape (M, n^2, N), tile by tile.
 
-    The components are those of :func:`metricflow.ansatz.jets.hessian_components`.
+    The components are those of :func:`metricflow.ansatz.jets.hessian_components`.  One program for
+    tiles of ``chunk`` points serves any number of points; call it outside of ``jit``.
     """
-    return _tiled_hessians(basis, points, min(chunk, len(points.weight)))
-
-
-@functools.partial(jax.jit, static_argnames="chunk")
-def _tiled_hessians(basis: SpectralBasis, points: Points, chunk: int) -> Array:
     count = len(points.weight)
-    tiles = -(-count // chunk)
-    # the last tile starts early enough to be full; what it repeats is written twice
-    starts = jnp.minimum(jnp.arange(tiles) * chunk, count - chunk)
-    shape = (basis.size, basis.dim**2, count)
+    found = jnp.zeros((basis.size, basis.dim**2, count), points.weight.dtype)
+    for start in range(0, count, chunk):
+        # the last tile is filled up with its last point
+        index = np.minimum(np.arange(start, start + chunk), count - 1)
+        tile = _tile_hessians(basis, jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], points))
+        found = _write_tile(found, tile[..., : count - start], start)
+    return found
 
-    def write(found: Array, start: Array) -> tuple[Array, None]:
-        tile = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, chunk), points)
-        components = hessian_components(basis_jets(basis, tile), basis.dim)
-        return jax.lax.dynamic_update_slice_in_dim(found, components, start, axis=2), None
 
-    zero = jnp.zeros(shape, points.weight.dtype)
-    return jax.lax.scan(write, zero, starts)[0]
+@jax.jit
+def _tile_hessians(basis: SpectralBasis, tile: Points) -> Array:
+    return hessian_components(basis_jets(basis, tile), basis.dim)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write_tile(found: Array, tile: Array, start: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(found, tile, start, axis=2)
 
 
 @register_dataclass
@@ -563,8 +563,8 @@ def _orthonormal(rows: np.ndarray, span: np.ndarray) -> np.ndarray:
 
 def _no_sums(ambient: int) -> OrbitSums:
     none = np.zeros(0, int)
-    rows = [np.zeros((0, k), int) for k in (ambient, ambient + 1)]
-    return OrbitSums(*rows, none, none, none, none, none)
+    monomials, radials = (np.zeros((0, k), int) for k in (ambient, ambient + 1))
+    return OrbitSums(monomials, radials, none, none, none, none, none)
 
 
 def _joined(first: OrbitSums, second: OrbitSums, functions: int) -> OrbitSums:
@@ -592,7 +592,8 @@ def _orbit_sums(orbits: list[Orbit], conjugation: bool) -> OrbitSums:
     radials, radial = distinct_rows(np.column_stack([m, rest[:, 0].sum(axis=1)]))
     owner = np.repeat(np.arange(len(lengths)), lengths)
     imaginary = np.repeat([kind for _, kind in labelled], lengths)
-    return OrbitSums(monomials, radials, *index.reshape(-1, 2).T, radial, owner, imaginary)
+    left, right = index.reshape(-1, 2).T
+    return OrbitSums(monomials, radials, left, right, radial, owner, imaginary)
 
 
 def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
@@ -601,8 +602,9 @@ def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
     used, index = np.unique(np.stack([sums.left[keep], sums.right[keep]]), return_inverse=True)
     shapes, radial = np.unique(sums.radial[keep], return_inverse=True)
     owner = np.searchsorted(owners, sums.owner[keep])
-    rows = (sums.monomials[used], sums.radials[shapes])
-    return OrbitSums(*rows, *index.reshape(2, -1), radial, owner, sums.imaginary[keep])
+    (left, right), monomials = index.reshape(2, -1), sums.monomials[used]
+    radials, imaginary = sums.radials[shapes], sums.imaginary[keep]
+    return OrbitSums(monomials, radials, left, right, radial, owner, imaginary)
 
 
 def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
@@ -614,13 +616,13 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
         return np.zeros((0, len(z)))
     top, most = sums.powers
     power = z[None] ** np.arange(top + 1)[:, None, None]
-    s = math.prod(power[row, :, i] for i, row in enumerate(sums.monomials.T))
+    s = _product([power[row, :, i] for i, row in enumerate(sums.monomials.T)])
     x = 2 * np.abs(z) ** 2 - 1
     jacobi = [np.zeros(z.shape), np.ones(z.shape)]
     for a, b, c in _jacobi_recursion(most, z.shape[1] - 2):
         jacobi.append((a * x + b) * jacobi[-1] - c * jacobi[-2])
     table = np.stack(jacobi[1:])
-    radial = math.prod(table[row, :, i] for i, row in enumerate(sums.radials.T[:-1]))
+    radial = _product([table[row, :, i] for i, row in enumerate(sums.radials.T[:-1])])
     starts = np.flatnonzero(np.diff(sums.owner, prepend=-1))
     found = []
     for start, end in zip(starts, [*starts[1:], len(sums.owner)], strict=True):
@@ -635,3 +637,7 @@ def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
         vanishes = np.abs(total).max() <= _VANISHING * np.abs(terms).sum(axis=0).max()
         found.append(np.zeros_like(total) if vanishes else total)
     return np.stack(found)
+
+
+def _product(factors: list[np.ndarray]) -> np.ndarray:
+    return functools.reduce(np.multiply, factors)
