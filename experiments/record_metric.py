@@ -163,7 +163,7 @@ def _next_rung(config: Config, ladder: Ladder, rows: list[dict], now: float) -> 
     """The rung whose predicted cost is at most 70 % of what is left, else the next one if it fits.
 
     The cost of a rung is predicted as compilation, taken constant, and work: at the speed of this
-    machine, until rungs are so large that the last one tells more.
+    machine, until work outweighs compilation and the last rung tells more.
     """
     if config.rungs and len(rows) >= config.rungs:
         return None
@@ -175,10 +175,10 @@ def _next_rung(config: Config, ladder: Ladder, rows: list[dict], now: float) -> 
 
     def cost(size: int) -> float:
         fixed = min(row["cost"] for row in rows)
-        work = ladder.work(size) / (_OF_QR * operations_per_second())
-        if last["cost"] > 3 * fixed:
-            work = (last["cost"] - fixed) * ladder.work(size) / ladder.work(last["size"])
-        return fixed + work
+        rate = _OF_QR * operations_per_second()
+        if ladder.work(last["size"]) / rate > fixed:
+            rate = ladder.work(last["size"]) / (last["cost"] - fixed)
+        return fixed + ladder.work(size) / rate
 
     if not above or cost(above[0]) > 0.95 * left:
         return None
