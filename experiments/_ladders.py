@@ -49,7 +49,7 @@ def _metric(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
 class SpectralLadder:
     """phi linear in the invariant functions of bidegree (D, D); a rung is D."""
 
-    stride = 3
+    stride = 6
 
     def __init__(self, manifold: geometry.Hypersurface, key: jax.Array, seconds: float):
         self.manifold = manifold
@@ -66,10 +66,10 @@ class SpectralLadder:
         components = self.manifold.dim**2
         fits = [
             d
-            for d in range(2, 41, 2)
+            for d in range(8, 41)
             if 8 * components * self._points(d) * self.dimensions[d] < _MEMORY
         ]
-        return [d for d in fits if self.dimensions[d] > self.dimensions[d - 1] and d >= 8]
+        return [d for d in fits if self.dimensions[d] > self.dimensions[d - 1]]
 
     def work(self, size: int) -> float:
         """Cubic in the number of functions."""
