@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import kernel_operator, sampling
+from benchmarks import kernel_operator, record_metric, sampling
 from metricflow import __version__
 
 
@@ -21,8 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="small sizes, to see that it runs")
     arguments = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
-    sizes = (1000, 500) if arguments.small else (sampling.POINTS, kernel_operator.POINTS)
-    rows = sampling.rows(sizes[0]) + kernel_operator.rows(sizes[1])
+    modules = {sampling: 1000, kernel_operator: 500, record_metric: 8}
+    rows = [
+        row
+        for module, size in modules.items()
+        for row in (module.rows(size) if arguments.small else module.rows())
+    ]
     for row in rows:
         ours = row["ours"]
         print(f"{row['name']}\n  ours {ours['cpu']:.3f} cpu s, {ours['wall']:.3f} wall s", end="")

@@ -1,10 +1,14 @@
-"""Manifolds by name on the command line: ``fermat:3``, ``dwork:3:0.5``, ``random:3:7``."""
+"""Manifolds and metrics by name on the command line: ``fermat:3``, ``dwork:3:0.5``, a file."""
+
+from typing import Any
 
 import jax
 
+from metricflow import load_metric, records
 from metricflow.geometry import Hypersurface, dwork, fermat, random_hypersurface
 
 FORMS = "fermat:DIM, dwork:DIM:PSI or random:DIM:SEED"
+STORED = f"a file, or one of {', '.join(records.names())}"
 
 
 def parse_manifold(text: str) -> Hypersurface:
@@ -24,3 +28,8 @@ def parse_manifold(text: str) -> Hypersurface:
     except ValueError as error:
         raise ValueError(f"--manifold {text}: {error}") from None
     raise ValueError(f"--manifold: expected {FORMS}, got {text!r}")
+
+
+def stored_metric(name: str) -> Any:
+    """The metric in a file, or one that comes with the library."""
+    return records.calabi_yau_metric(name) if name in records.names() else load_metric(name)

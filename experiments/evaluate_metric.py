@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import jax
 
-from metricflow import diagnostics, geometry, load_metric
+from experiments._manifold import STORED, stored_metric
+from metricflow import diagnostics, geometry
 
 
 def evaluate(path: str, points: int, seed: int, derivative_points: int) -> diagnostics.Diagnostics:
@@ -15,7 +16,7 @@ def evaluate(path: str, points: int, seed: int, derivative_points: int) -> diagn
     A metric that lives in one chart without permutation symmetry is evaluated in that chart.
     """
     jax.config.update("jax_enable_x64", True)
-    metric = load_metric(path)
+    metric = stored_metric(path)
     key = jax.random.key(seed)
     if metric.manifold.symmetric:
         sample = geometry.sample_points(key, metric.manifold, points)
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=str(__doc__),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("file", help="a metric saved by save_metric")
+    parser.add_argument("file", help="a metric: " + STORED)
     parser.add_argument("--points", type=int, default=10_000, help="fresh points")
     parser.add_argument("--derivative-points", type=int, default=1000, help="for derivatives")
     parser.add_argument("--seed", type=int, default=12345, help="seed of the points")

@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _page, _run
-from experiments._manifold import FORMS, parse_manifold
-from metricflow import __version__, diagnostics, geometry, load_metric
+from experiments._manifold import FORMS, STORED, parse_manifold, stored_metric
+from metricflow import __version__, diagnostics, geometry
 from metricflow.checkpoint import write_atomically
 
 COLOURS = ("log_eta", "ricci")
@@ -217,14 +217,16 @@ def _slice_stage(config: Config, metric: Any, record: _run.Record) -> dict:
 
 def _metric(config: Config) -> Any:
     if config.metric is not None:
-        return load_metric(config.metric)
+        return stored_metric(config.metric)
     return geometry.FubiniStudyMetric(parse_manifold(config.manifold))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
-    parser.add_argument("--metric", help="file of a saved metric; Fubini-Study without it")
+    parser.add_argument(
+        "--metric", help="a saved or a stored metric, " + STORED + "; Fubini-Study without it"
+    )
     parser.add_argument("--manifold", help=f"of the Fubini-Study metric, {FORMS}")
     parser.add_argument("--colour", choices=COLOURS, help="log eta, or the Ricci scalar")
     parser.add_argument("--resolution", type=int, help="cells along each side of a patch")

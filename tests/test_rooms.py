@@ -20,11 +20,12 @@ ROOMS = (
     "optim",
     "data",
     "checkpoint",
+    "records",
     "training",
     "plotting",
 )
 FLAX = {"ansatz/networks.py", "discretize/layers.py", "discretize/models.py"}
-FILES = ("data", "checkpoint", "training", "plotting")
+FILES = ("data", "checkpoint", "records", "training", "plotting")
 
 
 def room(path: Path) -> str:

@@ -18,6 +18,7 @@ from .algebraic import (
     section_basis,
     section_count,
     section_jets,
+    section_values,
 )
 from .features import composed_hessian, feature_jets
 from .networks import initial_parameters, mlp
@@ -27,7 +28,14 @@ from .potentials import (
     kernel_hessians,
     network_hessians,
 )
-from .spectral import SpectralBasis, SpectralMetric, basis_hessians, basis_jets, spectral_basis
+from .spectral import (
+    SpectralBasis,
+    SpectralMetric,
+    basis_hessians,
+    basis_jets,
+    compact_metric,
+    spectral_basis,
+)
 from .symmetry import (
     Symmetry,
     invariant_dimensions,
@@ -48,6 +56,7 @@ __all__ = [
     "balanced_form",
     "basis_hessians",
     "basis_jets",
+    "compact_metric",
     "composed_hessian",
     "feature_jets",
     "form_parameters",
@@ -64,6 +73,7 @@ __all__ = [
     "section_basis",
     "section_count",
     "section_jets",
+    "section_values",
     "spectral_basis",
     "symmetry_group",
 ]

@@ -91,6 +91,22 @@ def section_jets(
     return jnp.moveaxis(found, 0, -1)
 
 
+@functools.partial(jax.jit, static_argnames="chunk")
+def section_values(
+    sections: Sections, points: Points, *, chunk: int = 4096
+) -> Complex[Array, "s b"]:
+    """s / |z|^k at points, shape (S, N)."""
+    norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)
+
+    def at(tile: tuple[Points, Array]) -> Array:
+        one, scale = jax.tree.map(lambda x: x[None], tile)
+        value, _ = holomorphic_monomials(jnp.asarray(sections.exponents), sections.degree, one)
+        return jnp.asarray(sections.transform).astype(value.dtype) @ value[:, 0] / scale
+
+    found = jax.lax.map(at, (points, norm), batch_size=min(chunk, len(points.weight)))
+    return found.T
+
+
 def hermitian_form(parameters: Float[Array, "s s"]) -> Complex[Array, "s s"]:
     """The Hermitian H of S^2 real numbers, orthonormal for the Frobenius product.
 
@@ -144,9 +160,8 @@ def algebraic_metric(
 
 def fubini_study_form(manifold: Hypersurface, sections: Sections, points: Points) -> Array:
     """The parameters of a form close to Fubini-Study: the balanced step from |z|^(2k)."""
-    jets = section_jets(sections, points)
-    norm = jnp.ones(len(points.weight), jets.dtype)
-    return form_parameters(_balanced(jets[:, 0], points.weight, norm))
+    norm = jnp.ones_like(points.weight)
+    return form_parameters(_balanced(section_values(sections, points), points.weight, norm))
 
 
 def raised_form(
@@ -156,14 +171,12 @@ def raised_form(
 
     H = (int s s^dagger e^(-kK))^-1 for the potential K of the metric, whose error falls as 1/k.
     """
-    lower = section_jets(metric.sections, points)[:, 0]
-    count = len(lower) // 2
-    s = lower[:count] + 1j * lower[count:]
+    s = section_values(metric.sections, points)
     form = hermitian_form(jnp.asarray(metric.parameters))
     norm = jnp.sum(s.conj() * (form @ s), axis=0).real
-    # in units of |z|^2, which the jets are divided by
+    # in units of |z|^2, which the sections are divided by
     power = norm ** (sections.degree / metric.sections.degree)
-    return form_parameters(_balanced(section_jets(sections, points)[:, 0], points.weight, power))
+    return form_parameters(_balanced(section_values(sections, points), points.weight, power))
 
 
 def balanced_form(
@@ -176,14 +189,12 @@ def balanced_form(
     Returns:
         The parameters of H, and the relative change of H in every step.
     """
-    jets = section_jets(sections, points)[:, 0]
-    count = len(jets) // 2
-    s = jets[:count] + 1j * jets[count:]
+    s = section_values(sections, points)
+    count = len(s)
     form = jnp.eye(count, dtype=s.dtype)
     changes = []
     for _ in range(_checks.positive_integer("steps", steps)):
-        norm = jnp.einsum("ix,ij,jx->x", s.conj(), form, s).real
-        new = _balanced(jets, points.weight, norm)
+        new = _balanced_step(form, s, points.weight)
         new = new * count / jnp.trace(new).real
         changes.append(float(jnp.linalg.norm(new - form) / jnp.linalg.norm(new)))
         form = new
@@ -191,11 +202,14 @@ def balanced_form(
 
 
 @jax.jit
-def _balanced(jets: Array, weight: Array, norm: Array) -> Array:
-    count = len(jets) // 2
-    s = jets[:count] + 1j * jets[count:]
+def _balanced_step(form: Array, s: Array, weight: Array) -> Array:
+    return _balanced(s, weight, jnp.sum(s.conj() * (form @ s), axis=0).real)
+
+
+@jax.jit
+def _balanced(s: Array, weight: Array, norm: Array) -> Array:
     gram = (s * (weight / jnp.sum(weight) / norm)) @ s.conj().T
-    form = jnp.linalg.inv(count * gram)
+    form = jnp.linalg.inv(len(s) * gram)
     return (form + form.conj().T) / 2
 
 

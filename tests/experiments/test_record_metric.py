@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 
-from experiments import _run, record_metric
+from experiments import _run, record_metric, store_record
 from metricflow import load_metric
+from metricflow.checkpoint import read_provenance
 
 SMALL = dataclasses.replace(
     record_metric.PRESETS["smoke"],
@@ -44,8 +45,16 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert np.all(np.diff(seconds) > 0)
     assert sigma[-1] < 1e-6
     assert (folder / "figures" / "accuracy.png").stat().st_size > 5000
-    metric = load_metric(folder / "checkpoints" / f"metric-{result['rungs'][-1]['size']}.npz")
+    metric = load_metric(folder / "metric.npz")
     assert metric.manifold.dim == 1
+    assert read_provenance(folder / "metric.npz")["sigma"] == sigma[-1]
+    rung = result["rungs"][-1]["size"]
+    stored = store_record.store(folder, rung, tmp_path / "small.npz", points=200)
+    assert stored["sigma"] < 1e-6
+    assert stored["largest_change_by_rounding"] < 1e-10
+    assert load_metric(tmp_path / "small.npz").basis.degree == rung
+    assert store_record.main([str(folder), "99", str(tmp_path / "none.npz")]) == 2
+    assert "metric-99.npz: no such file" in capsys.readouterr().err
     assert record_metric.main(flags) == 2
     assert "--resume" in capsys.readouterr().err
 
