@@ -105,13 +105,13 @@ def _climb(
 ) -> tuple[Any, list[dict]]:
     metric: Any = None
     rows: list[dict] = []
-    before = 0.0  # seconds of earlier processes of an interrupted run
+    before = cpu_before = 0.0  # seconds of earlier processes of an interrupted run
     began = process_seconds()
     for name, stage in record.stages.items():
         if name.startswith("rung/"):
             rows.append(stage["result"])
     if rows:
-        before = rows[-1]["seconds"] - began
+        before, cpu_before = rows[-1]["seconds"] - began, rows[-1]["cpu_seconds"]
         metric = load_metric(_checkpoint(record, rows[-1]["size"]))
         if method == "network":
             ladder.damping = rows[-1]["damping"]  # type: ignore[attr-defined]
@@ -135,7 +135,14 @@ def _climb(
             if path is not None:
                 save_metric(path, found)
             rung.metric = found  # type: ignore[attr-defined]
-            return {"size": size, "seconds": end, "cost": end - start, "sigma": sigma, **facts}
+            return {
+                "size": size,
+                "seconds": end,
+                "cpu_seconds": cpu_before + time.process_time(),
+                "cost": end - start,
+                "sigma": sigma,
+                **facts,
+            }
 
         rows.append(record.stage(f"rung/{size}", rung))
         metric = rung.metric  # type: ignore[attr-defined]
