@@ -204,15 +204,11 @@ def _evaluate(config: Config, manifold: geometry.Hypersurface, metric: Any, key:
         derivative_points=config.derivative_points,
         curvature_points=config.curvature_points,
     )
-    relative = np.asarray(
-        geometry.hermitian_determinant(g)
-        / geometry.hermitian_determinant(geometry.fubini_study_metric(points))
-    )
     gap = jnp.abs(1 - diagnostics.eta(g, points))
     return {
         **{k: v for k, v in found._asdict().items() if k not in ("gain", "gain_unweighted")},
         "gain": _run.finite_or_none(found.gain),
-        "volume_ratio_standard_error": float(np.std(relative) / len(relative) ** 0.5),
+        "volume_ratio_standard_error": float(diagnostics.volume_ratio_standard_error(g, points)),
         "largest_gap": float(jnp.max(gap)),
         "kappa": float(diagnostics.kappa_estimate(g, points)),
     }

@@ -127,12 +127,7 @@ def sigma_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float
     sigma = jnp.sum(weight * gap)
     response = jnp.sum(weight * jnp.sign(ratio - 1) * ratio)
     influence = weight * (gap - sigma - response * (ratio - 1))
-    # labels may be any integers: rejection and slicing leave gaps and large numbers
-    _, label = jnp.unique(jnp.asarray(points.line), return_inverse=True, size=len(influence))
-    by_line = jax.ops.segment_sum(influence, label, len(influence))
-    occupied = jax.ops.segment_max(jnp.ones_like(weight), label, len(influence))
-    lines = jnp.sum(occupied > 0)
-    return jnp.sqrt(jnp.sum(by_line**2) * lines / jnp.maximum(lines - 1, 1))
+    return jnp.sqrt(_line_sum_of_squares(influence, points))
 
 
 def gain(
@@ -161,6 +156,25 @@ def volume_ratio(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, 
     _check(g, points)
     reference = fubini_study_metric(points)
     return jnp.mean(hermitian_determinant(g) / hermitian_determinant(reference))
+
+
+@jax.jit
+def volume_ratio_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
+    """The standard error of :func:`volume_ratio`, with random lines as the independent units."""
+    _check(g, points)
+    ratio = hermitian_determinant(g) / hermitian_determinant(fubini_study_metric(points))
+    influence = (ratio - jnp.mean(ratio)) / len(ratio)
+    return jnp.sqrt(_line_sum_of_squares(influence, points))
+
+
+def _line_sum_of_squares(influence: Array, points: Points) -> Array:
+    """The variance of a sum of contributions: those of one line are added before squaring."""
+    # labels may be any integers: rejection and slicing leave gaps and large numbers
+    _, label = jnp.unique(jnp.asarray(points.line), return_inverse=True, size=len(influence))
+    by_line = jax.ops.segment_sum(influence, label, len(influence))
+    occupied = jax.ops.segment_max(jnp.ones_like(influence), label, len(influence))
+    lines = jnp.sum(occupied > 0)
+    return jnp.sum(by_line**2) * lines / jnp.maximum(lines - 1, 1)
 
 
 @jax.jit

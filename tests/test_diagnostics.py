@@ -122,11 +122,20 @@ def test_standard_error_is_that_of_the_jackknife_over_lines(quintic_points, skew
         kappa = np.average(ratio[kept], weights=w[kept])
         return np.average(np.abs(1 - ratio[kept] / kappa), weights=w[kept])
 
-    left_out = np.array([sigma(line != i) for i in np.unique(line)])
-    count = len(left_out)
-    jackknife = np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2))
+    relative = np.linalg.det(np.asarray(g)) / np.linalg.det(
+        np.asarray(geometry.fubini_study_metric(quintic_points))
+    )
+
+    def jackknife(statistic):
+        left_out = np.array([statistic(line != i) for i in np.unique(line)])
+        count = len(left_out)
+        return np.sqrt((count - 1) / count * np.sum((left_out - left_out.mean()) ** 2))
+
     found = float(diagnostics.sigma_standard_error(g, quintic_points))
-    assert found == pytest.approx(jackknife, rel=0.08)
+    assert found == pytest.approx(jackknife(sigma), rel=0.08)
+    found = float(diagnostics.volume_ratio_standard_error(g, quintic_points))
+    expected = jackknife(lambda kept: relative[kept].real.mean())
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-14)
 
 
 def test_gain_compares_with_fubini_study_on_the_same_points(quintic_points):
