@@ -28,6 +28,7 @@ from metricflow import __version__, ansatz, diagnostics, geometry, load_metric, 
 
 METHODS = ("auto", "spectral", "algebraic", "network", "kernel")
 _FEW_FUNCTIONS = 0.2  # of all functions at D = 4 are invariant: where symmetry pays
+_STALLED = 0.98  # two rungs that leave more of sigma than this end the climb
 _OF_QR = 0.3  # of the speed of a QR factorisation is reached by a rung as a whole
 
 
@@ -173,6 +174,8 @@ def _next_rung(config: Config, ladder: Ladder, rows: list[dict], now: float) -> 
     machine, until work outweighs compilation and the last rung tells more.
     """
     if config.rungs and len(rows) >= config.rungs:
+        return None
+    if len(rows) > 2 and min(row["sigma"] for row in rows[-2:]) > _STALLED * rows[-3]["sigma"]:
         return None
     if not rows:
         return ladder.sizes()[0] if now < config.seconds else None

@@ -41,13 +41,13 @@ def test_a_compact_metric_is_the_same_metric():
     state, _ = method.run(method.init(jnp.zeros(basis.size)), problem, 4)
     metric = ansatz.SpectralMetric(manifold, basis, state.parameters)
     small = ansatz.compact_metric(metric, points)
-    assert small.basis.mixing.dtype == np.float16
+    assert small.basis.mixing.dtype == np.float32
     fresh = geometry.sample_points(jax.random.key(1), manifold, 50)
     g = metric(fresh.z, fresh.chart)
     np.testing.assert_allclose(small(fresh.z, fresh.chart), g, atol=1e-11)
     # without new coefficients it is another metric
     stale = dataclasses.replace(small, coefficients=metric.coefficients)
-    assert float(jnp.max(jnp.abs(stale(fresh.z, fresh.chart) - g))) > 1e-6
+    assert float(jnp.max(jnp.abs(stale(fresh.z, fresh.chart) - g))) > 1e-9
     # a basis can be built on from the rounded one
     higher = ansatz.spectral_basis(manifold, 12, points, start=small.basis)
     assert higher.degree == 12

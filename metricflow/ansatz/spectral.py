@@ -99,7 +99,7 @@ class SpectralBasis:
         factor, parent, leaf: how raw functions are made, shape (M,).
         norm: what is left of a raw function outside the functions before it, shape (M,).
         mixing: its components along them, shape (M, M), lower triangular; column 0 is the
-            constant function.  In half precision after :func:`compact_metric`.
+            constant function.  In single precision after :func:`compact_metric`.
     """
 
     levels: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
@@ -279,7 +279,7 @@ class SpectralMetric(GlobalMetric):
 
 
 def compact_metric(metric: SpectralMetric, points: Points) -> SpectralMetric:
-    """The same metric with the mixing of its basis in half precision: a file a quarter as large.
+    """The same metric with the mixing of its basis in single precision: a file half as large.
 
     Whatever part of earlier functions a recursion takes away, the functions span the same space:
     rounding the mixing costs some orthogonality, and new coefficients make up for it.
@@ -294,7 +294,7 @@ def compact_metric(metric: SpectralMetric, points: Points) -> SpectralMetric:
     size, count = metric.basis.size, len(points.weight)
     if 2 * count < 3 * size:
         raise ValueError(f"points: expected at least {3 * size // 2 + 1}, got {count}")
-    mixing = np.asarray(metric.basis.mixing).astype(np.float16)
+    mixing = np.asarray(metric.basis.mixing).astype(np.float32)
     basis = dataclasses.replace(metric.basis, mixing=mixing)
     before, after = (np.asarray(_values(b, points)) for b in (metric.basis, basis))
     columns = np.concatenate([np.ones((1, count)), after]).T
