@@ -104,9 +104,12 @@ def draw(result: dict, folder: Path) -> None:
     a, b = result["fit"]["a"], result["fit"]["b"]
     figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
     axis.loglog(k, sigma, "o", label="balanced metrics")
-    axis.loglog(line, a / line**2 + b / line**3, label=f"{a:.2f} / $k^2$ + {b:.2f} / $k^3$")
+    axis.loglog(line, a / line**2 + b / line**3, label=f"${a:.2f}/k^2 {b:+.2f}/k^3$")
     axis.set_xticks(k, [str(i) for i in k])
     axis.minorticks_off()
+    levels = [tick for tick in (0.02, 0.03, 0.05, 0.07, 0.1, 0.2, 0.3, 0.4) if tick > sigma.min()]
+    axis.set_yticks(levels, [f"{tick:g}" for tick in levels])
+    axis.spines[["top", "right"]].set_visible(False)
     axis.set_xlabel("degree $k$")
     axis.set_ylabel(r"$\sigma$ on fresh points")
     axis.set_title(result["manifold"])

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import _run, record_metric, store_record
+from experiments import _run, record_metric, record_table, store_record
 from metricflow import load_metric
 from metricflow.checkpoint import read_provenance
 
@@ -55,6 +55,13 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert load_metric(tmp_path / "small.npz").basis.degree == rung
     assert store_record.main([str(folder), "99", str(tmp_path / "none.npz")]) == 2
     assert "metric-99.npz: no such file" in capsys.readouterr().err
+    tables = tmp_path / "tables"
+    assert record_table.main([str(folder), "--out", str(tables)]) == 0
+    (run,) = json.loads((tables / "record_metrics.json").read_text())
+    assert run["sigma"] == result["sigma"]
+    assert f"| fermat:1 | spectral | 0 | {1e9:.0f} s | {rung} |" in capsys.readouterr().out
+    assert (tables / "record_fermat_1.png").stat().st_size > 5000
+    assert record_table.main([str(tmp_path), "--out", str(tables)]) == 2
     assert record_metric.main(flags) == 2
     assert "--resume" in capsys.readouterr().err
 
@@ -93,6 +100,43 @@ def test_every_method_improves_on_fubini_study(method):
     assert result["min_eigenvalue"] > 0
     assert result["kaehler_defect"] < 1e-6
     assert result["sigma"] <= result["history"][0][1] * 1.5
+
+
+class Doubling:
+    """A ladder whose rungs cost twice as much each."""
+
+    stride = 6
+
+    def sizes(self):
+        return list(range(1, 40))
+
+    def work(self, size):
+        return 2.0**size
+
+
+def test_the_climb_follows_the_budget_and_ends_when_it_stalls():
+    config = dataclasses.replace(SMALL, seconds=1000.0, rungs=0)
+
+    def rows(*sigmas, cost=4.0):
+        return [
+            {"size": i + 1, "seconds": 9.0, "cost": cost, "sigma": s} for i, s in enumerate(sigmas)
+        ]
+
+    def after(rows, now):
+        return record_metric._next_rung(config, Doubling(), rows, now)
+
+    assert after([], 10.0) == 1
+    assert after([], 1001.0) is None
+    # cheap rungs: as far up as it may jump
+    assert after(rows(1.0), 10.0) == 7
+    # the last rung took all but nothing of the budget, and each next one doubles
+    costly = [{"size": 30, "seconds": 400.0, "cost": 100.0, "sigma": 1.0}]
+    cheap = rows(2.0, cost=0.0)
+    assert after(cheap + costly, 500.0) == 31
+    assert after(cheap + costly, 850.0) is None
+    # two rungs together must gain 2 %
+    assert after(rows(1.0, 0.5, 0.499, 0.48), 10.0) == 10
+    assert after(rows(1.0, 0.5, 0.499, 0.498), 10.0) is None
 
 
 def test_auto_follows_the_symmetry():
