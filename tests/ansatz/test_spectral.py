@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metricflow import ansatz, diagnostics, geometry
+from metricflow.ansatz import spectral
 from metricflow.flows import GaussNewton, LinearPotential
 from tests.geometry.cubic import integrate
 from tests.tolerances import tolerance
@@ -145,3 +146,21 @@ def test_bad_arguments_are_named(quintic, as_user):
         ansatz.spectral_basis(quintic, 1, points)
     with pytest.raises(ValueError, match="points: 216 functions need at least"):
         ansatz.spectral_basis(quintic, 16, points)
+
+
+def test_functions_that_are_rounding_are_recognised(quintic):
+    points = geometry.sample_points(jax.random.key(0), quintic, 300)
+    z = np.asarray(points.z)
+    basis = ansatz.spectral_basis(quintic, 8, points)
+    builder = spectral._Builder(z / np.linalg.norm(z, axis=1, keepdims=True), basis, 3)
+    assert np.abs(builder.values[:, :64] - builder.image_values).max() < 1e-9
+    # f_1^2 lies in the span of the functions: what is left of it is rounding
+    square = builder.values[1] ** 2
+    mixing = np.linalg.lstsq(builder.values.T, square)[0][None]
+    rest = np.abs(square - mixing[0] @ builder.values).max()
+    assert rest < 1e-12
+    one, none = np.array([1]), np.array([-1])
+    assert not builder._sound(one, one, none, np.array([rest]), mixing)[0]
+    # without its part along f_2 it is a function
+    mixing[0, 2] = 0
+    assert builder._sound(one, one, none, np.array([1.0]), mixing)[0]
