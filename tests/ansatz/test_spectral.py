@@ -157,10 +157,9 @@ def test_functions_that_are_rounding_are_recognised(quintic):
     # f_1^2 lies in the span of the functions: what is left of it is rounding
     square = builder.values[1] ** 2
     mixing = np.linalg.lstsq(builder.values.T, square)[0][None]
-    rest = np.abs(square - mixing[0] @ builder.values).max()
-    assert rest < 1e-12
+    assert np.abs(square - mixing[0] @ builder.values).max() < 1e-12
     one, none = np.array([1]), np.array([-1])
-    assert not builder._sound(one, one, none, np.array([rest]), mixing)[0]
+    assert not builder._sound(one, one, none, np.array([1e-16]), mixing)[0]
     # without its part along f_2 it is a function
     mixing[0, 2] = 0
     assert builder._sound(one, one, none, np.array([1.0]), mixing)[0]
