@@ -169,10 +169,19 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
         return 2 if isinstance(error, ValueError | OSError) else 1
 
 
+class _Terminal(logging.StreamHandler):
+    """Writes to what standard error is at the time, which notebooks and tests exchange."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def _log_to_terminal() -> None:
     """One line a stage on standard error, from the experiments only: jax's own logs stay quiet."""
     if not log.handlers:
-        handler = logging.StreamHandler()
+        handler = _Terminal()
         handler.setFormatter(logging.Formatter("%(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
