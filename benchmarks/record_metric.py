@@ -38,7 +38,7 @@ def rows(degree: int = DEGREE) -> list[dict]:
         ),
         compare(
             f"Gauss-Newton step, {shape}",
-            lambda: method.step(state, problem),
+            lambda: method.run(state, problem, 1),
             {
                 "LAPACK least squares with the same Jacobian": lambda: scipy.linalg.lstsq(
                     jacobian, residuals, lapack_driver="gelsy"
