@@ -34,11 +34,7 @@ class Ladder(Protocol):
 
     def evaluate(self, metric: Any, points: geometry.Points) -> jax.Array:
         """g at held-out points, shape (N, n, n)."""
-        ...
-
-
-def _called(metric: Any, points: geometry.Points) -> jax.Array:
-    return metric(points.z, points.chart)
+        return metric(points.z, points.chart)
 
 
 @jax.jit
@@ -46,7 +42,7 @@ def _metric(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
     return problem.metric(coefficients)
 
 
-class SpectralLadder:
+class SpectralLadder(Ladder):
     """phi linear in the invariant functions of bidegree (D, D); a rung is D."""
 
     stride = 6
@@ -99,7 +95,7 @@ class SpectralLadder:
         return _metric(problem, metric.coefficients)
 
 
-class AlgebraicLadder:
+class AlgebraicLadder(Ladder):
     """K = (1/k) log s^dagger H s in single precision; a rung is k."""
 
     stride = 1
@@ -139,10 +135,8 @@ class AlgebraicLadder:
         found = ansatz.AlgebraicMetric(self.manifold, sections, parameters)
         return found, _fit_record(parameters.size, points, infos)
 
-    evaluate = staticmethod(_called)
 
-
-class NetworkLadder:
+class NetworkLadder(Ladder):
     """phi a perceptron of invariant features, by Levenberg-Marquardt; a rung is more steps."""
 
     stride = 1
@@ -184,10 +178,8 @@ class NetworkLadder:
         count = sum(x.size for x in jax.tree.leaves(parameters))
         return found, {**_fit_record(count, self.points, infos), "damping": self.damping}
 
-    evaluate = staticmethod(_called)
 
-
-class KernelLadder:
+class KernelLadder(Ladder):
     """phi a sum of Gaussians of fixed width at centres; a rung is the number of centres."""
 
     stride = 2
@@ -226,8 +218,6 @@ class KernelLadder:
             self.manifold, self.basis, self.width, centres, state.parameters
         )
         return found, _fit_record(size, points, infos)
-
-    evaluate = staticmethod(_called)
 
 
 LADDERS: dict[str, type] = {

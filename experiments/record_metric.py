@@ -104,7 +104,7 @@ def run(config: Config, record: _run.Record) -> dict:
 def _climb(
     config: Config, record: _run.Record, ladder: Ladder, validation: geometry.Points, method: str
 ) -> tuple[Any, list[dict]]:
-    metric: Any = None
+    fitted: dict[int, Any] = {}
     rows: list[dict] = []
     before = cpu_before = 0.0  # seconds of earlier processes of an interrupted run
     began = process_seconds()
@@ -113,7 +113,7 @@ def _climb(
             rows.append(stage["result"])
     if rows:
         before, cpu_before = rows[-1]["seconds"] - began, rows[-1]["cpu_seconds"]
-        metric = load_metric(_checkpoint(record, rows[-1]["size"]))
+        fitted = {row["size"]: load_metric(_checkpoint(record, row["size"])) for row in rows}
         if method == "network":
             ladder.damping = rows[-1]["damping"]  # type: ignore[attr-defined]
 
@@ -122,10 +122,10 @@ def _climb(
 
     while (size := _next_rung(config, ladder, rows, now())) is not None:
 
-        def rung(size: int = size, metric: Any = metric) -> dict:
+        def rung(size: int = size) -> dict:
             start = now()
             with record.timed("fit"):
-                found, facts = ladder.fit(size, metric)
+                found, facts = ladder.fit(size, fitted[rows[-1]["size"]] if rows else None)
             with record.timed("validate"):
                 g = ladder.evaluate(found, validation)
                 sigma = float(diagnostics.sigma_measure(g, validation))
@@ -135,7 +135,7 @@ def _climb(
             path = _checkpoint(record, size)
             if path is not None:
                 save_metric(path, found)
-            rung.metric = found  # type: ignore[attr-defined]
+            fitted[size] = found
             return {
                 "size": size,
                 "seconds": end,
@@ -146,7 +146,6 @@ def _climb(
             }
 
         rows.append(record.stage(f"rung/{size}", rung))
-        metric = rung.metric  # type: ignore[attr-defined]
         _run.log.info(
             "%s %d: sigma %.2e after %.0f s",
             method,
@@ -160,8 +159,7 @@ def _climb(
         )
     within = [row for row in rows if row["seconds"] <= config.seconds] or rows[:1]
     best = min(within, key=lambda row: row["sigma"])
-    if best is not rows[-1] and (path := _checkpoint(record, best["size"])) is not None:
-        metric = load_metric(path)
+    metric = fitted[best["size"]]
     if (path := record.file("metric.npz")) is not None:
         save_metric(path, metric, provenance=dataclasses.asdict(config) | best)
     return metric, rows

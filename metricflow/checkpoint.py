@@ -29,7 +29,7 @@ from .ansatz import (
     SpectralBasis,
     SpectralMetric,
 )
-from .ansatz.spectral import OrbitSums
+from .ansatz.orbit_sums import OrbitSums
 from .flows import KernelMetric
 from .geometry import FubiniStudyMetric, Hypersurface
 from .kernels import Delta, Exponential, Gaussian, ReluNTK

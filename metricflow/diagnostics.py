@@ -17,6 +17,7 @@ from jaxtyping import Array, Complex, Float
 
 from . import _checks
 from ._checks import AnyArray
+from ._tiles import map_tiles
 from .energies import volume_ratio_eta
 from .geometry import (
     Hypersurface,
@@ -216,19 +217,17 @@ def _kaehler_defect(metric: Metric, points: Points, chunk: int) -> Array:
     def at(tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         z, chart, jacobian = tile
         directions = jacobian.swapaxes(0, 1)
-        both = jnp.stack([directions, 1j * directions])  # (2, n, N, n+2)
 
         # every point moves alone, along its own direction
         def along(direction: Array) -> Array:
             return jax.jvp(lambda w: metric(w, chart), (z,), (direction,))[1]
 
-        real, imaginary = jax.lax.map(along, both.reshape(-1, *z.shape)).reshape(
-            2, *directions.shape[:2], *2 * directions.shape[:1]
-        )
+        both = jax.lax.map(along, jnp.concatenate([directions, 1j * directions]))
+        real, imaginary = jnp.split(both, 2)
         derivative = ((real - 1j * imaginary) / 2).swapaxes(0, 1)
         return metric(z, chart), derivative - derivative.swapaxes(1, 2)
 
-    g, torsion = _tiled(at, points, chunk)
+    g, torsion = map_tiles(at, (points.z, points.chart, points.pullback), chunk)
     inverse = hermitian_inverse(g)
     # with g[a, b] = g_(a bbar), the inverse matrix carries the indices (bbar, a)
     square = jnp.einsum(
@@ -322,20 +321,7 @@ def _ricci_scalar(metric: Metric, points: Points, chunk: int) -> Array:
         both = jnp.concatenate([directions, 1j * directions])
         return -jnp.sum(jax.lax.map(second, both), axis=0) / 4
 
-    return _tiled(at, points, chunk)
-
-
-def _tiled(
-    function: Callable[[tuple[Array, Array, Array]], Any], points: Points, chunk: int
-) -> Any:
-    """``function`` of z, chart and pullback for tiles of at most ``chunk`` points, joined."""
-    count = len(points.weight)
-    chunk = min(chunk, count)
-    tiles = -(-count // chunk)
-    index = jnp.minimum(jnp.arange(tiles * chunk), count - 1).reshape(tiles, chunk)
-    z, chart, jacobian = map(jnp.asarray, (points.z, points.chart, points.pullback))
-    found = jax.lax.map(function, (z[index], chart[index], jacobian[index]))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
+    return map_tiles(at, (points.z, points.chart, points.pullback), chunk)
 
 
 def mean_abs_ricci(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, ""]:

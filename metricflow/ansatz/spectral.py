@@ -9,7 +9,6 @@ basis stays well conditioned at any degree (the monomials themselves reach a con
 
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,23 +19,27 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
+from .._tiles import map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, points_at
 from .global_metric import GlobalMetric
 from .jets import (
     components_to_hermitian,
     constant_jet,
     hessian_components,
-    holomorphic_monomials,
     jet_size,
     multiply_jets,
-    norm_jets,
-    norm_power_jets,
-    pack_jet,
+)
+from .orbit_sums import (
+    OrbitSums,
+    joined_sums,
+    no_sums,
+    orbit_jets,
+    orbit_sums,
+    orbit_values,
+    selected_sums,
 )
 from .symmetry import (
-    Orbit,
     Symmetry,
-    distinct_rows,
     invariant_dimensions,
     invariant_orbits,
     symmetry_group,
@@ -47,40 +50,8 @@ _IMAGES = 64  # points at which the rounding of a function is measured
 _NOISE = 0.1  # rounding that a function of mean square one may have
 _TILE = 256  # points evaluated at a time
 _BLOCK = 32  # functions computed at a time
-_VANISHING = 1e-10  # an orbit sum this small beside its terms is zero: they cancel
 _AS_GOOD = 0.3  # part of the best independence that a shorter orbit must have
 _GENERATOR_DEGREE = 4  # times n + 2: no generator of any group tried has a higher degree
-
-
-class OrbitSums(NamedTuple):
-    """Functions sum_t Re(c_t z^r_t zbar^s_t) / |z|^(2|r_t|) prod_i P_(m_ti)(u_i).
-
-    With u_i = |z_i|^2 / |z|^2.  One for each orbit of pairs (p, q): m_i = min(p_i, q_i),
-    r = p - m, s = q - m, and the Jacobi polynomial P_m of degree m in place of u_i^m.  They span
-    the same functions as the sums of z^p zbar^q, which are nearly dependent.
-
-    Attributes:
-        monomials: the distinct exponent vectors among r and s, shape (x, n+2).
-        radials: the distinct vectors (m, |r|), shape (y, n+3).
-        left, right, radial: rows of ``monomials`` for r and s and of ``radials`` for (m, |r|), for
-            every term, shape (t,).
-        owner: the function a term belongs to, increasing, shape (t,).
-        imaginary: c = -i instead of 1, shape (t,).
-    """
-
-    monomials: Int[AnyArray, "x k"]
-    radials: Int[AnyArray, "y e"]
-    left: Int[AnyArray, " t"]
-    right: Int[AnyArray, " t"]
-    radial: Int[AnyArray, " t"]
-    owner: Int[AnyArray, " t"]
-    imaginary: Int[AnyArray, " t"]
-
-    @property
-    def powers(self) -> tuple[int, int]:
-        """The largest exponents: of a monomial, and m."""
-        rows = (self.monomials, np.asarray(self.radials)[:, :-1])
-        return tuple(int(np.max(x, initial=0)) for x in rows)  # type: ignore[return-value]
 
 
 @register_dataclass
@@ -132,7 +103,7 @@ class SpectralBasis:
         leaves = int(np.max(np.asarray(self.leaf)[:m])) + 1
         arrays = (self.factor[:m], self.parent[:m], self.leaf[:m], self.norm[:m])
         host = jax.tree.map(np.asarray, self.generators)
-        generators = _selected(host, np.arange(leaves))
+        generators = selected_sums(host, np.arange(leaves))
         shape = (levels, self.dim, leaves, generators.powers)
         return SpectralBasis(*shape, generators, *arrays, self.mixing[:m, :m])
 
@@ -183,7 +154,7 @@ def spectral_basis(
 def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
     """The jets of all functions at points: shape (M, 1 + 2n + n^2, N).  Not tiled."""
     dtype, count = points.weight.dtype, len(points.weight)
-    sums = _orbit_jets(basis.generators, basis.leaves, basis.powers, points)
+    sums = orbit_jets(basis.generators, basis.leaves, basis.powers, points)
     starts, order = _blocks(basis.levels)
     factor, parent, leaf = (jnp.asarray(x)[order] for x in (basis.factor, basis.parent, basis.leaf))
     real = jnp.asarray(order >= 0)
@@ -261,18 +232,14 @@ class SpectralMetric(GlobalMetric):
 
     def at(self, points: Points) -> Array:
         """g at points in their charts, shape (N, n, n)."""
-        count, dim = len(points.weight), self.manifold.dim
-        chunk = min(_TILE, count)
+        dim = self.manifold.dim
 
         def correction(tile: Points) -> Array:
             components = hessian_components(basis_jets(self.basis, tile), dim)
             total = jnp.einsum("k,khx->hx", jnp.asarray(self.coefficients), components)
             return components_to_hermitian(total, dim)
 
-        tiles = -(-count // chunk)
-        index = jnp.minimum(jnp.arange(tiles * chunk), count - 1).reshape(tiles, chunk)
-        found = jax.lax.map(correction, jax.tree.map(lambda x: jnp.asarray(x)[index], points))
-        return fubini_study_metric(points) + found.reshape(-1, dim, dim)[:count]
+        return fubini_study_metric(points) + map_tiles(correction, points, _TILE)
 
     def potential(self, z: Complex[AnyArray, "*b k"]) -> Float[Array, "*b"]:
         """phi at z, a function on the hypersurface."""
@@ -328,89 +295,6 @@ def _blocks(levels: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray
     return np.array(starts), np.array(order)
 
 
-def _orbit_jets(
-    sums: OrbitSums, orbits: int, powers: tuple[int, int], points: Points
-) -> Float[Array, "f c b"]:
-    """The jets of orbit sums.
-
-    With s_p = z^p holomorphic, Re(c s_p conj(s_q)) has the derivatives of the two factors.
-    """
-    dim = points.pullback.shape[-2]
-    s, ds = holomorphic_monomials(jnp.asarray(sums.monomials), powers[0], points)
-    unit = jnp.where(jnp.asarray(sums.imaginary)[:, None] == 1, -1j, 1).astype(s.dtype)
-    left, right = jnp.asarray(sums.left), jnp.asarray(sums.right)
-    p, q, dp, dq = unit * s[left], s[right], unit[..., None] * ds[left], ds[right]
-    # Re(x) = (x + conj(x)) / 2, and conj swaps the roles of p and q
-    first = (dp * q.conj()[:, None] + p.conj()[:, None] * dq) / 2
-    cross = dp[:, :, None] * dq.conj()[:, None, :]
-    angular = pack_jet((p * q.conj()).real, first, (cross + cross.conj().swapaxes(1, 2)) / 2)
-    radial = _radial_jets(jnp.asarray(sums.radials), powers[1], points)
-    terms = multiply_jets(angular, radial[jnp.asarray(sums.radial)], dim)
-    member = (jnp.asarray(sums.owner) == jnp.arange(orbits)[:, None]).astype(terms.dtype)
-    return (member @ terms.reshape(len(terms), -1)).reshape(orbits, *terms.shape[1:])
-
-
-def _radial_jets(rows: Int[Array, "y e"], top: int, points: Points) -> Float[Array, "y c b"]:
-    """The jets of |z|^(-2d) prod_i P_(m_i)(u_i) for rows (m, d)."""
-    dim = points.pullback.shape[-2]
-
-    def times(product: Array, factor: tuple[Array, Array]) -> tuple[Array, None]:
-        table, m = factor
-        return multiply_jets(product, table[m], dim), None
-
-    # a loop where the operations repeat: derivatives of this are compiled too
-    factors = (_jacobi_jets(top, points).swapaxes(0, 1), rows[:, :-1].T)
-    return jax.lax.scan(times, norm_power_jets(-rows[:, -1], points), factors)[0]
-
-
-def _jacobi_jets(top: int, points: Points) -> Float[Array, "m k c b"]:
-    """The jets of P_m(u_i) for m = 0 ... ``top``, by the chain rule."""
-    z, jacobian = jnp.asarray(points.z).T, jnp.moveaxis(jnp.asarray(points.pullback), 0, -1)
-    norm, log_slope, log_hessian = norm_jets(points)
-    u = (z.real**2 + z.imag**2) * jnp.exp(-norm)
-    # d log u_i = dz_i / z_i - d log|z|^2, written so that z_i = 0 does no harm
-    moved = jnp.moveaxis(jacobian, 1, 0) * (z.conj() * jnp.exp(-norm))[:, None]  # (k, n, N)
-    slope = moved - u[:, None] * log_slope
-    flat = jnp.einsum("aix,bix->iabx", jacobian, jacobian.conj()) * jnp.exp(-norm)
-    cross = moved[:, :, None] * log_slope.conj()
-    bent = log_slope[:, None] * log_slope.conj() - log_hessian
-    hessian = flat - cross - cross.conj().swapaxes(1, 2) + u[:, None, None] * bent
-    square = slope[:, :, None] * slope.conj()[:, None, :]
-    # P, P' and P'' by recursion; in x = 2u - 1
-    x, zero = 2 * u - 1, jnp.zeros_like(u)
-    table = [(zero, zero, zero), (zero + 1, zero, zero)]
-    for a, b, c in _jacobi_recursion(top, log_slope.shape[0]).tolist():
-        (v0, v1, v2), (w0, w1, w2) = table[-1], table[-2]
-        line = a * x + b
-        table.append(
-            (line * v0 - c * w0, line * v1 + a * v0 - c * w1, line * v2 + 2 * a * v1 - c * w2)
-        )
-    value, first, second = (jnp.stack(column) for column in zip(*table[1:], strict=True))
-    first, second = 2 * first, 4 * second
-    curvature = first[:, :, None, None] * hessian + second[:, :, None, None] * square
-    return pack_jet(value, first[:, :, None] * slope, curvature)
-
-
-def _jacobi_recursion(top: int, dim: int) -> np.ndarray:
-    """(a, b, c) of P_m = (a x + b) P_(m-1) - c P_(m-2), m = 1 ... ``top``: shape (top, 3).
-
-    The Jacobi family (n, 0) in x = 2u - 1, orthogonal for (1 - u)^n du: the law of u_i for
-    points of P^(n+1).
-    """
-    steps = [((dim + 2) / 2, dim / 2, 0.0)]
-    for m in range(2, top + 1):
-        c = 2 * m + dim
-        scale = 2 * m * (m + dim) * (c - 2)
-        steps.append(
-            (
-                (c - 1) * c * (c - 2) / scale,
-                (c - 1) * dim**2 / scale,
-                2 * (m + dim - 1) * (m - 1) * c / scale,
-            )
-        )
-    return np.array(steps[:top]).reshape(-1, 3)
-
-
 class _Builder:
     """Adds levels to a basis, with the values of all functions at the sample on the host."""
 
@@ -425,7 +309,7 @@ class _Builder:
         self.image_values = np.ones((1, len(self.image)))
         self.row_degree = np.zeros(1, int)
         self.generators: list[tuple[int, int]] = []  # (row, degree)
-        self.sums = _no_sums(z.shape[1])
+        self.sums = no_sums(z.shape[1])
         self.degree = 0
         if start is not None:
             known = jax.tree.map(np.asarray, start)
@@ -508,8 +392,8 @@ class _Builder:
         few = min(len(self.z), 2 * span.shape[1] + 100)  # points enough to tell them apart
         span = np.linalg.qr(span[:few])[0]
         orbits = sorted(invariant_orbits(symmetry, degree), key=len)
-        sums = _orbit_sums(orbits, symmetry.conjugation)
-        values = _orbit_values(sums, self.z[:few])
+        sums = orbit_sums(orbits, symmetry.conjugation)
+        values = orbit_values(sums, self.z[:few])
         lengths = np.bincount(sums.owner)
         best = _newness(values, missing, span)
         for length in sorted(set(lengths.tolist())):
@@ -519,9 +403,9 @@ class _Builder:
             if _newness(values[short], missing, span) >= _AS_GOOD * best:
                 break
         owners = np.sort(short[_independent(values[short], missing, span)])
-        chosen = _selected(sums, owners)
-        self.sums = _joined(self.sums, chosen, len(self.generators))
-        return _orbit_values(chosen, self.z)
+        chosen = selected_sums(sums, owners)
+        self.sums = joined_sums(self.sums, chosen, len(self.generators))
+        return orbit_values(chosen, self.z)
 
     def _products(self, degree: int) -> np.ndarray:
         """Rows (generator, function of complementary degree): shape (2, C)."""
@@ -567,7 +451,7 @@ def _next_values(
     raw = known[factor] * known[parent]
     is_leaf = leaf >= 0
     if np.any(is_leaf):
-        raw[is_leaf] = _orbit_values(_selected(sums, leaf[is_leaf]), z)
+        raw[is_leaf] = orbit_values(selected_sums(sums, leaf[is_leaf]), z)
     before, new = len(known), len(norm)
     inside = np.tril(mixing[:, before : before + new], -1)
     inside = np.pad(inside, ((0, 0), (0, new - inside.shape[1]))) + np.diag(norm)
@@ -630,85 +514,3 @@ def _orthonormal(rows: np.ndarray, span: np.ndarray) -> np.ndarray:
         columns = columns - span @ (span.T @ columns)
         columns = np.linalg.qr(columns)[0]
     return columns
-
-
-def _no_sums(ambient: int) -> OrbitSums:
-    none = np.zeros(0, int)
-    monomials, radials = (np.zeros((0, k), int) for k in (ambient, ambient + 1))
-    return OrbitSums(monomials, radials, none, none, none, none, none)
-
-
-def _joined(first: OrbitSums, second: OrbitSums, functions: int) -> OrbitSums:
-    """Two lists of orbit sums as one; the first has ``functions``."""
-    rows = len(first.monomials)
-    moved = second._replace(
-        left=second.left + rows,
-        right=second.right + rows,
-        radial=second.radial + len(first.radials),
-        owner=second.owner + functions,
-    )
-    return OrbitSums(*(np.concatenate(pair) for pair in zip(first, moved, strict=True)))
-
-
-def _orbit_sums(orbits: list[Orbit], conjugation: bool) -> OrbitSums:
-    """All orbit sums; without conjugation also the imaginary part of each that has one."""
-    labelled = [(orbit, 0) for orbit in orbits]
-    if not conjugation:
-        labelled += [(o, 1) for o in orbits if {(q, p) for p, q in o} != set(o)]
-    lengths = [len(orbit) for orbit, _ in labelled]
-    pairs = np.array([pair for orbit, _ in labelled for pair in orbit])  # (t, 2, n+2)
-    m = pairs.min(axis=1)
-    rest = pairs - m[:, None]
-    monomials, index = distinct_rows(rest.reshape(-1, m.shape[1]))
-    radials, radial = distinct_rows(np.column_stack([m, rest[:, 0].sum(axis=1)]))
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    imaginary = np.repeat([kind for _, kind in labelled], lengths)
-    left, right = index.reshape(-1, 2).T
-    return OrbitSums(monomials, radials, left, right, radial, owner, imaginary)
-
-
-def _selected(sums: OrbitSums, owners: np.ndarray) -> OrbitSums:
-    """The orbit sums with these numbers, renumbered from zero, with the rows they need."""
-    keep = np.isin(sums.owner, owners)
-    used, index = np.unique(np.stack([sums.left[keep], sums.right[keep]]), return_inverse=True)
-    shapes, radial = np.unique(sums.radial[keep], return_inverse=True)
-    owner = np.searchsorted(owners, sums.owner[keep])
-    (left, right), monomials = index.reshape(2, -1), sums.monomials[used]
-    radials, imaginary = sums.radials[shapes], sums.imaginary[keep]
-    return OrbitSums(monomials, radials, left, right, radial, owner, imaginary)
-
-
-def _orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
-    """The orbit sums at points with |z| = 1, shape (orbits, N), on the host.
-
-    Some vanish, as sum_i P_1(u_i) = 0 does; their rounding must not pass for a function.
-    """
-    if len(sums.owner) == 0:
-        return np.zeros((0, len(z)))
-    top, most = sums.powers
-    power = z[None] ** np.arange(top + 1)[:, None, None]
-    s = _product([power[row, :, i] for i, row in enumerate(sums.monomials.T)])
-    x = 2 * np.abs(z) ** 2 - 1
-    jacobi = [np.zeros(z.shape), np.ones(z.shape)]
-    for a, b, c in _jacobi_recursion(most, z.shape[1] - 2):
-        jacobi.append((a * x + b) * jacobi[-1] - c * jacobi[-2])
-    table = np.stack(jacobi[1:])
-    radial = _product([table[row, :, i] for i, row in enumerate(sums.radials.T[:-1])])
-    starts = np.flatnonzero(np.diff(sums.owner, prepend=-1))
-    found = []
-    for start, end in zip(starts, [*starts[1:], len(sums.owner)], strict=True):
-        rows = slice(start, end)
-        left, right = s[sums.left[rows]], s[sums.right[rows]]
-        if sums.imaginary[start]:
-            angular = left.imag * right.real - left.real * right.imag
-        else:
-            angular = left.real * right.real + left.imag * right.imag
-        terms = angular * radial[sums.radial[rows]]
-        total = terms.sum(axis=0)
-        vanishes = np.abs(total).max() <= _VANISHING * np.abs(terms).sum(axis=0).max()
-        found.append(np.zeros_like(total) if vanishes else total)
-    return np.stack(found)
-
-
-def _product(factors: list[np.ndarray]) -> np.ndarray:
-    return functools.reduce(np.multiply, factors)

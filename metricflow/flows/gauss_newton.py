@@ -295,7 +295,8 @@ class GaussNewton:
         def product(v: Array) -> Array:
             return backward(forward(v))[0] + damping * scale * v
 
-        # the mean square column of J from one random probe with signs
+        # the mean square column of J from one random probe with signs; always the same probe,
+        # so that a step depends on nothing but the state
         probe = jax.random.rademacher(jax.random.key(0), flat.shape, flat.dtype)
         scale = jnp.sum(forward(probe) ** 2) / len(flat)
         step, _ = jax.scipy.sparse.linalg.cg(

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import _run, record_metric, record_table, store_record
-from metricflow import load_metric
+from metricflow import ansatz, geometry, load_metric
 from metricflow.checkpoint import read_provenance
 
 SMALL = dataclasses.replace(
@@ -137,6 +139,28 @@ def test_the_climb_follows_the_budget_and_ends_when_it_stalls():
     # two rungs together must gain 2 %
     assert after(rows(1.0, 0.5, 0.499, 0.48), 10.0) == 10
     assert after(rows(1.0, 0.5, 0.499, 0.498), 10.0) is None
+
+
+def test_the_metric_of_a_run_is_the_best_rung_and_not_the_last(monkeypatch):
+    class Worsening(Doubling):
+        evaluate = record_metric.Ladder.evaluate
+
+        def __init__(self, manifold, key, seconds):
+            self.manifold = manifold
+
+        def fit(self, size, metric):
+            assert (metric is None) == (size == 1)
+            points = geometry.sample_points(jax.random.key(0), self.manifold, 100)
+            basis = ansatz.spectral_basis(self.manifold, 2, points)
+            return ansatz.SpectralMetric(self.manifold, basis, jnp.full(1, 0.01 * size)), {}
+
+    monkeypatch.setitem(record_metric.LADDERS, "spectral", Worsening)
+    config = dataclasses.replace(SMALL, method="spectral", rungs=3, curvature_points=0)
+    result = record_metric.run(config, _run.Record())
+    sigma = [row[1] for row in result["history"]]
+    best = min(sigma)
+    assert abs(result["sigma"] / best - 1) < 0.5 * abs(max(sigma) / best - 1)
+    assert best != sigma[-1]
 
 
 def test_auto_follows_the_symmetry():
