@@ -105,8 +105,9 @@ def invariant_orbits(symmetry: Symmetry, degree: int) -> list[Orbit]:
     ambient = symmetry.phases.shape[1]
     every_monomial = np.array(monomials(degree, ambient))
     # p and q must take the same phase under every map: equal characters
-    characters = every_monomial @ symmetry.phases.T % symmetry.degree
-    label = distinct_rows(characters)[1]
+    blocks = np.array_split(every_monomial, 1 + len(every_monomial) * len(symmetry.phases) // 10**7)
+    characters = [_marks(rows @ symmetry.phases.T % symmetry.degree) for rows in blocks]
+    label = np.unique(np.concatenate(characters), return_inverse=True)[1]
     members = np.argsort(label, kind="stable")
     classes = np.split(every_monomial[members], np.flatnonzero(np.diff(label[members])) + 1)
     every = len(symmetry.permutations) == math.factorial(ambient)
@@ -180,11 +181,15 @@ def _cycles(order: np.ndarray) -> list[list[int]]:
 
 def distinct_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct rows of an integer matrix, and for every row which of them it is."""
-    # sums with random weights tell rows apart, and are faster to sort than rows
+    _, first, which = np.unique(_marks(rows), return_index=True, return_inverse=True)
+    return rows[first], which
+
+
+def _marks(rows: np.ndarray) -> np.ndarray:
+    """A number for every row, the same for equal rows: sums with random weights, cheap to sort."""
     weights = np.random.default_rng(0).integers(-(2**62), 2**62, rows.shape[1])
     with np.errstate(over="ignore"):
-        _, first, which = np.unique(rows @ weights, return_index=True, return_inverse=True)
-    return rows[first], which
+        return rows @ weights
 
 
 def monomials(degree: int, ambient: int) -> list[Monomial]:

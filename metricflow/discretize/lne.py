@@ -1,0 +1,201 @@
+"""The two Linearly-Nearly-Euclidean metrics, and what their inverses make of a gradient.
+
+The LNE potential Phi(w) = sum_i log cosh(tau w_i) / tau^2 has the **Hessian metric**
+diag(sech^2(tau w_i)): it is flat, with natural gradient cosh^2(tau w) dL.  The paper prints
+another one, the **rank-one metric** g = I - t t^T with t = tanh(tau w).  It is the Hessian of no
+function (n > 1) and not Ricci-flat, but its inverse costs O(n): Sherman-Morrison gives
+I + t t^T / (1 - q), q = t.t.  It is positive definite if and only if q < 1.
+
+Arrays of weights have any shape: a metric lives on all n entries of one array, a layer.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .. import _checks
+from .._checks import AnyArray
+
+_NEWTON_STEPS = 100  # a bound only: the tolerance ends the iteration after a few
+_SMALL = 3e-3  # below, differences in the divergence cancel and its series is exact to rounding
+
+Number = float | Float[AnyArray, ""]
+
+
+def lne_potential(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, ""]:
+    """Phi(w) = sum_i log cosh(tau w_i) / tau^2.
+
+    Source: RF 13
+    """
+    return jnp.sum(_log_cosh(jnp.asarray(tau * w))) / tau**2
+
+
+def lne_divergence(
+    w: Float[AnyArray, "*s"], origin: Float[AnyArray, "*s"], tau: Number
+) -> Float[Array, ""]:
+    """D[w : origin] = Phi(w) - Phi(origin) - (w - origin) . grad Phi(origin), never negative.
+
+    To second order half the squared length of w - origin in the *Hessian* metric at the origin.
+
+    Source: RF 14 (first line)
+    """
+    w, origin = jnp.asarray(w), jnp.asarray(origin)
+    step, t = tau * (w - origin), jnp.tanh(tau * origin)
+    # log(cosh(a + h) / cosh(a)) = log(exp(h) (1 + t) / 2 + exp(-h) (1 - t) / 2), t = tanh(a)
+    exact = jnp.logaddexp(step + jnp.log1p(t), jnp.log1p(-t) - step) - jnp.log(2) - step * t
+    small = jnp.abs(step) < _SMALL
+    terms = jnp.where(small, _divergence_series(jnp.where(small, step, 0), t), exact)
+    return jnp.sum(terms) / tau**2
+
+
+def hessian_metric(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, "*s"]:
+    """The diagonal sech^2(tau w_i) of the Hessian of the LNE potential.
+
+    Source: RF 15 (corrected: the Hessian of RF 13 is diagonal)
+    """
+    return 1 - jnp.tanh(tau * jnp.asarray(w)) ** 2
+
+
+def dense_rank_one_metric(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, "n n"]:
+    """The printed metric I - t t^T, t = tanh(tau w), as a matrix: for tests and small n.
+
+    Source: RF 15 (as printed)
+    """
+    t = jnp.tanh(tau * jnp.asarray(w)).reshape(-1)
+    return jnp.eye(len(t), dtype=t.dtype) - t[:, None] * t
+
+
+def rank_one_share(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, ""]:
+    """q = \\|tanh(tau w)\\|^2, so that the rank-one metric has the eigenvalues 1 - q and 1.
+
+    Positive definite if q < 1.  The weak inverse I + t t^T leaves \\|I - g G\\|_F = q^2.
+    """
+    return jnp.sum(jnp.tanh(tau * jnp.asarray(w)) ** 2)
+
+
+def tau_of_share(w: Float[AnyArray, "*s"], q: Number) -> Float[Array, ""]:
+    """The tau for which \\|tanh(tau w)\\|^2 = q, to rounding; 0 if w vanishes.
+
+    By Newton's method in tau^2, of which the left side is a concave function: all iterates after
+    the first lie below the solution and rise to it.
+
+    Raises:
+        ValueError: q not in (0, 1).
+    """
+    share("q", q)
+    w = jnp.asarray(w)
+    dtype = jnp.promote_types(w.dtype, jnp.float32)
+    return _tau_of_share(w.astype(dtype), jnp.asarray(q, dtype))
+
+
+def lne_natural_gradient(
+    w: Float[AnyArray, "*s"],
+    gradient: Float[AnyArray, "*s"],
+    tau: Number,
+    *,
+    inverse: Literal["exact", "weak", "hessian"] = "exact",
+) -> Float[Array, "*s"]:
+    """g(w)^-1 dL/dQ(w), in O(n).
+
+    exact: rank-one metric, v + t (t.v) / (1 - q); weak: its approximation v + t (t.v);
+    hessian: Hessian metric, cosh^2(tau w) v.
+
+    The exact inverse for q > 1 turns the gradient round along t: keep q below 1
+    (:func:`tau_of_share`).
+
+    Source: RF 16, RF 22, RF 23, RF 25 (weak)
+    """
+    if inverse not in ("exact", "weak", "hessian"):
+        raise ValueError(f"inverse: expected 'exact', 'weak' or 'hessian', got {inverse!r}")
+    w, gradient = jnp.asarray(w), jnp.asarray(gradient)
+    if inverse == "hessian":
+        return jnp.cosh(tau * w) ** 2 * gradient
+    t = jnp.tanh(tau * w)
+    along = jnp.sum(t * gradient)
+    return gradient + t * (along / (1 - jnp.sum(t * t)) if inverse == "exact" else along)
+
+
+def closeness(
+    w: Float[AnyArray, "*s"], origin: Float[AnyArray, "*s"], tau: Number
+) -> Float[Array, ""]:
+    """The smallest epsilon with (1 + epsilon)^-1 g0 <= g <= (1 + epsilon) g0, as matrices.
+
+    For the rank-one metrics g at w and g0 at the origin, in O(n): g0^-1 (g - g0) has two
+    eigenvalues that are not zero, the roots of a quadratic.  Infinite if g is not positive
+    definite, NaN if g0 is not.
+
+    Source: RF 20 (Definition 20)
+    """
+    w, origin = jnp.asarray(w), jnp.asarray(origin)
+    t = jnp.tanh(tau * origin)
+    d = tanh_difference(jnp.asarray(tau * origin), jnp.asarray(tau * (w - origin)))
+    gap = 1 - jnp.sum(t * t)
+    # products with respect to g0^-1 of t and d, with g - g0 = -(t d^T + d t^T + d d^T)
+    tt = (1 - gap) / gap
+    td = jnp.sum(t * d) / gap
+    dd = jnp.sum(d * d) + jnp.sum(t * d) ** 2 / gap
+    half_trace = -(2 * td + dd) / 2
+    root = jnp.sqrt(half_trace**2 + jnp.maximum(tt * dd - td**2, 0))
+    high, low = half_trace + root, half_trace - root
+    found = jnp.where(low > -1, jnp.maximum(high, -low / (1 + low)), jnp.inf)
+    return jnp.where(gap > 0, found, jnp.nan)
+
+
+def tanh_difference(a: Array, h: Array) -> Array:
+    """tanh(a + h) - tanh(a) without cancellation: s (1 - t^2) / (1 + t s), s = tanh(h)."""
+    t, s = jnp.tanh(a), jnp.tanh(h)
+    return s * (1 - t * t) / (1 + t * s)
+
+
+def share(name: str, q: object) -> None:
+    """Raise ValueError unless a concrete q is in (0, 1)."""
+    _checks.positive_number(name, q)
+    if not _checks.is_traced(q) and not q < 1:  # type: ignore[operator]
+        raise ValueError(
+            f"{name}: expected a number below 1, got {q!r}; "
+            "from 1 on the rank-one metric is not positive definite"
+        )
+
+
+def _tau_of_share(w: Array, q: Array) -> Array:
+    square = w * w
+    second, fourth = jnp.sum(square), jnp.sum(square * square)
+    safe = jnp.where(second == 0, 1, second)
+    below = q / safe  # since tanh^2 x <= x^2
+    tolerance = 4 * jnp.finfo(w.dtype).eps * q
+
+    def at(s: Array) -> tuple[Array, Array, Array]:
+        """s = tau^2, what is missing in q there, and the derivative of q."""
+        root = jnp.sqrt(s)
+        t = jnp.tanh(root * w)
+        return s, q - jnp.sum(t * t), jnp.sum(t * (1 - t * t) * w) / root
+
+    def unfinished(state: tuple[Array, tuple[Array, Array, Array]]) -> Array:
+        step, (_, missing, _) = state
+        return (step < _NEWTON_STEPS) & (jnp.abs(missing) > tolerance)
+
+    def newton(
+        state: tuple[Array, tuple[Array, Array, Array]],
+    ) -> tuple[Array, tuple[Array, Array, Array]]:
+        step, (s, missing, slope) = state
+        return step + 1, at(jnp.maximum(s + missing / slope, below))
+
+    # the series to second order: exact to rounding where all tau w_i are small
+    start = at(below * (1 + 2 / 3 * q * fourth / safe**2))
+    _, (s, _, _) = jax.lax.while_loop(unfinished, newton, (jnp.zeros((), jnp.int32), start))
+    return jnp.where(second == 0, 0, jnp.sqrt(s))
+
+
+def _log_cosh(x: Array) -> Array:
+    return jnp.abs(x) + jnp.log1p(jnp.expm1(-2 * jnp.abs(x)) / 2)
+
+
+def _divergence_series(h: Array, t: Array) -> Array:
+    """log cosh(a + h) - log cosh(a) - h tanh(a) for small h, with t = tanh(a)."""
+    s = 1 - t * t
+    total: Array = s * (2 - 15 * t**2 + 15 * t**4) / 90
+    for term in (s * t * (2 - 3 * t * t) / 15, s * (3 * t * t - 1) / 12, -s * t / 3, s / 2):
+        total = total * h + term
+    return total * h * h
