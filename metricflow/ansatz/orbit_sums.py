@@ -24,6 +24,7 @@ from .jets import (
 from .symmetry import Orbit, distinct_rows
 
 _VANISHING = 1e-10  # an orbit sum this small beside its terms is zero: they cancel
+_ENTRIES = 2 * 10**7  # monomials times points held at a time
 
 
 class OrbitSums(NamedTuple):
@@ -111,6 +112,18 @@ def orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
     """
     if len(sums.owner) == 0:
         return np.zeros((0, len(z)))
+    rows = len(sums.monomials) + len(sums.radials)
+    tiles = np.array_split(z, 1 + rows * len(z) // _ENTRIES)
+    total, size = (
+        np.concatenate(part, axis=1)
+        for part in zip(*(_values_and_sizes(sums, tile) for tile in tiles), strict=True)
+    )
+    vanishes = np.abs(total).max(axis=1) <= _VANISHING * size.max(axis=1)
+    return np.where(vanishes[:, None], 0, total)
+
+
+def _values_and_sizes(sums: OrbitSums, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The orbit sums, and the same with the absolute values of their terms."""
     top, most = sums.powers
     power = z[None] ** np.arange(top + 1)[:, None, None]
     s = _product([power[row, :, i] for i, row in enumerate(sums.monomials.T)])
@@ -130,10 +143,9 @@ def orbit_values(sums: OrbitSums, z: np.ndarray) -> np.ndarray:
         else:
             angular = left.real * right.real + left.imag * right.imag
         terms = angular * radial[sums.radial[rows]]
-        total = terms.sum(axis=0)
-        vanishes = np.abs(total).max() <= _VANISHING * np.abs(terms).sum(axis=0).max()
-        found.append(np.zeros_like(total) if vanishes else total)
-    return np.stack(found)
+        found.append((terms.sum(axis=0), np.abs(terms).sum(axis=0)))
+    values, sizes = (np.stack(part) for part in zip(*found, strict=True))
+    return values, sizes
 
 
 def _product(factors: list[np.ndarray]) -> np.ndarray:
