@@ -13,7 +13,7 @@ from .lne import ScaleByLNEState, lne_gradient, scale_by_lne
 from .metaquant import MetaQuantState, metaquant_gradient
 from .proximal import ProximalState, proximal_quantization
 from .rf_dnn import RFDNNState, rf_dnn_gradient
-from .rules import RULES, GradientRule, gradient_rule
+from .rules import RULES, GradientRule, RuleSetting, gradient_rule
 from .surrogates import (
     CountState,
     dorefa_gradient,
@@ -30,6 +30,7 @@ __all__ = [
     "MetaQuantState",
     "ProximalState",
     "RFDNNState",
+    "RuleSetting",
     "ScaleByLNEState",
     "dorefa_gradient",
     "exponential_slope",

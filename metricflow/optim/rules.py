@@ -42,7 +42,7 @@ class GradientRule(NamedTuple):
     wrap: Callable[[optax.GradientTransformation], optax.GradientTransformationExtraArgs]
 
 
-class Setting(NamedTuple):
+class RuleSetting(NamedTuple):
     """What a rule may depend on besides its own options.
 
     Attributes:
@@ -58,7 +58,7 @@ class Setting(NamedTuple):
     key: Array
 
 
-def gradient_rule(name: str, setting: Setting, **options: Any) -> GradientRule:
+def gradient_rule(name: str, setting: RuleSetting, **options: Any) -> GradientRule:
     """The rule with this name (one of :data:`RULES`) and the options of its transformation.
 
     Raises:
@@ -80,7 +80,7 @@ def gradient_rule(name: str, setting: Setting, **options: Any) -> GradientRule:
 
 
 def _link(
-    setting: Setting,
+    setting: RuleSetting,
     transformation: optax.GradientTransformation,
     shown: Callable[[Array], Array] = lambda w: w,
 ) -> GradientRule:
@@ -94,25 +94,27 @@ def _link(
     )
 
 
-def _ste(setting: Setting, *, clip: float | None = None) -> GradientRule:
+def _ste(setting: RuleSetting, *, clip: float | None = None) -> GradientRule:
     return _link(setting, ste_gradient(clip))
 
 
-def _clipped_ste(setting: Setting, *, clip: float = 1.0) -> GradientRule:
+def _clipped_ste(setting: RuleSetting, *, clip: float = 1.0) -> GradientRule:
     return _link(setting, ste_gradient(clip))
 
 
-def _dorefa(setting: Setting) -> GradientRule:
+def _dorefa(setting: RuleSetting) -> GradientRule:
     return _link(setting, dorefa_gradient(), surrogates.dorefa_weights)
 
 
-def _irnet(setting: Setting, *, start: float = 0.1, end: float = 10.0) -> GradientRule:
+def _irnet(setting: RuleSetting, *, start: float = 0.1, end: float = 10.0) -> GradientRule:
     slope = exponential_slope(setting.steps, start, end)
     return _link(setting, irnet_gradient(slope), surrogates.standardised)
 
 
-def _metaquant(kind: str) -> Callable[..., GradientRule]:
-    def build(setting: Setting, *, hidden: int = 32, learning_rate: float = 1e-3) -> GradientRule:
+def _metaquant(kind: str, hidden_units: int) -> Callable[..., GradientRule]:
+    def build(
+        setting: RuleSetting, *, hidden: int = hidden_units, learning_rate: float = 1e-3
+    ) -> GradientRule:
         transformation = metaquant_gradient(
             setting.key,
             kind,  # type: ignore[arg-type]
@@ -124,7 +126,9 @@ def _metaquant(kind: str) -> Callable[..., GradientRule]:
     return build
 
 
-def _mirror_descent(setting: Setting, *, start: float = 1.0, end: float = 100.0) -> GradientRule:
+def _mirror_descent(
+    setting: RuleSetting, *, start: float = 1.0, end: float = 100.0
+) -> GradientRule:
     beta = exponential_slope(setting.steps, start, end)
     transformation = mirror_descent_gradient(beta)
     return GradientRule(
@@ -134,19 +138,24 @@ def _mirror_descent(setting: Setting, *, start: float = 1.0, end: float = 100.0)
     )
 
 
-def _proximal(setting: Setting, *, strength: float = 1.0) -> GradientRule:
+def _proximal(setting: RuleSetting, *, strength: float = 1.0) -> GradientRule:
+    def levels(w: Array) -> Array:
+        """Q(w) with the mean absolute value of w: within the reach of the latent weights."""
+        q = setting.quantizer(w)
+        return q * (jnp.mean(jnp.abs(w)) / jnp.mean(jnp.abs(q)))
+
     # grows linearly to strength times the learning rate: at its end it outweighs any step
     schedule = optax.linear_schedule(0.0, strength * setting.learning_rate, setting.steps)
     return GradientRule(
         lambda w, _: w,
         setting.quantizer,
-        lambda optimizer: proximal_quantization(optimizer, schedule, quantizer=setting.quantizer),
+        lambda optimizer: proximal_quantization(optimizer, schedule, quantizer=levels),
     )
 
 
 def _lne(inverse: str) -> Callable[..., GradientRule]:
     def build(
-        setting: Setting,
+        setting: RuleSetting,
         *,
         tau: float | None = None,
         q: float | None = None,
@@ -158,7 +167,7 @@ def _lne(inverse: str) -> Callable[..., GradientRule]:
     return build
 
 
-def _rf_dnn(setting: Setting, **options: Any) -> GradientRule:
+def _rf_dnn(setting: RuleSetting, **options: Any) -> GradientRule:
     return _link(setting, rf_dnn_gradient(setting.learning_rate, **options))
 
 
@@ -169,9 +178,9 @@ RULES: dict[str, Callable[..., GradientRule]] = {
     "clipped_ste": _clipped_ste,
     "dorefa": _dorefa,
     "irnet": _irnet,
-    "fc_grad": _metaquant("fc"),
-    "multi_fc_grad": _metaquant("multi_fc"),
-    "lstm_grad": _metaquant("lstm"),
+    "fc_grad": _metaquant("fc", 8),
+    "multi_fc_grad": _metaquant("multi_fc", 8),
+    "lstm_grad": _metaquant("lstm", 4),
     "mirror_descent": _mirror_descent,
     "proximal": _proximal,
     "lne": _lne("exact"),
@@ -179,4 +188,4 @@ RULES: dict[str, Callable[..., GradientRule]] = {
     "lne_hessian": _lne("hessian"),
     "rf_dnn": _rf_dnn,
 }
-"""Rule name -> function of a :class:`Setting` and the rule's own options."""
+"""Rule name -> function of a :class:`RuleSetting` and the rule's own options."""

@@ -1,0 +1,379 @@
+"""Gradient rules for discretised networks side by side: one recipe, latent learning rates tuned.
+
+A perceptron with all weights quantised learns the digits of scikit-learn.  Every rule gets the
+same grid of latent learning rates, chosen on the validation part with seeds of their own; then it
+is trained once with the test seeds, and the test part is read.  Rules share initial weights and
+batches seed by seed, so that differences to the straight-through estimator are paired.
+"""
+
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import scipy.stats
+from jax import Array
+from tqdm.auto import tqdm
+
+from experiments import _digits, _mlp, _run
+from metricflow import __version__, discretize, optim
+
+FULL_PRECISION = "full_precision"
+_REST_RATE = 0.1  # learning rate of gains and biases, the same for all rules
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides the numbers of a run.
+
+    Attributes:
+        data, model: "digits" and "mlp", the only ones.
+        rules: names of :data:`metricflow.optim.RULES`, with options as ``name:option=value,...``;
+            "full_precision" for weights that are not quantised.
+        bits: bit widths of the weights.
+        seeds: test seeds, trained at the same time.
+        tuning_seeds: other seeds, for the choice of the learning rate.
+        rates: grid of latent learning rates.
+        epochs, batch: of training.
+        widths: of the hidden layers.
+        last: epochs at the end whose accuracy is averaged.
+        momentum, weight_decay: of SGD with Nesterov momentum.
+        seed: root seed.
+    """
+
+    data: str = "digits"
+    model: str = "mlp"
+    rules: tuple[str, ...] = (
+        "ste",
+        *(name for name in optim.RULES if name != "ste"),
+        FULL_PRECISION,
+    )
+    bits: tuple[int, ...] = (1,)
+    seeds: int = 10
+    tuning_seeds: int = 4
+    rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0)
+    epochs: int = 60
+    batch: int = 64
+    widths: tuple[int, ...] = (256, 256)
+    last: int = 10
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Updates in a training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Full batches in an epoch."""
+        return len(_digits.digits()[0].labels) // self.batch
+
+
+PRESETS = {
+    "default": Config(),
+    "smoke": Config(
+        rules=("ste", "lne"),
+        seeds=2,
+        tuning_seeds=1,
+        rates=(0.03, 0.1),
+        epochs=3,
+        widths=(32,),
+        last=2,
+    ),
+}
+
+
+def run(config: Config, record: _run.Record | None = None) -> dict:
+    """Tune and test every rule at every bit width."""
+    record = record or _run.Record()
+    parsed = {spec: parse_rule(spec) for spec in config.rules}  # errors before the first minute
+    by_bits: dict[str, dict] = {}
+    total = len(config.bits) * len(parsed) * (len(config.rates) + 1)
+    with tqdm(total=total, desc="rf_dnn", disable=None) as bar:
+        for bits in config.bits:
+            found = {}
+            for spec, (name, options) in parsed.items():
+                train = _trainer(config, bits, name, tuple(options.items()))
+                found[spec] = _tuned(config, record, f"{bits}/{spec}", train, bar)
+            by_bits[str(bits)] = _compared(found)
+    return {
+        "data": config.data,
+        "model": config.model,
+        "rules": by_bits[str(config.bits[0])],
+        "by_bits": by_bits,
+        "seconds": {name: record.seconds(name) for name in ("compile", "total")},
+        "versions": {"metricflow": __version__, "jax": jax.__version__, "optax": optax.__version__},
+    }
+
+
+def parse_rule(spec: str) -> tuple[str, dict[str, float | None]]:
+    """``name:option=value,...`` as a name and options.
+
+    Raises:
+        ValueError: an unknown rule, an option it has not, or a value that is no number.
+    """
+    name, _, rest = spec.partition(":")
+    options: dict[str, float | None] = {}
+    for item in filter(None, rest.split(",")):
+        option, _, value = item.partition("=")
+        try:
+            # none: no limit, as in lne_weak:tau=1,max_q=none
+            number = int(value) if value.isdigit() else float(value) if value != "none" else None
+            options[option] = number
+        except ValueError:
+            raise ValueError(
+                f"--rules {spec}: expected option=number or option=none, got {item!r}"
+            ) from None
+    if name == FULL_PRECISION:
+        if options:
+            raise ValueError(f"--rules {spec}: {FULL_PRECISION} has no options")
+        return name, options
+    setting = optim.RuleSetting(discretize.binary, 1, 0.1, jax.random.key(0))
+    optim.gradient_rule(name, setting, **options)
+    return name, options
+
+
+def _tuned(config: Config, record: _run.Record, label: str, train: Any, bar: tqdm) -> dict:
+    """The best latent learning rate on the validation part, and the test with it."""
+    scores = []
+    for rate in config.rates:
+
+        def tune(rate: float = rate) -> dict:
+            keys = _keys(config, "tuning", config.tuning_seeds)
+            curves = train(keys, rate)
+            score = np.mean(curves["validation"][:, -config.last :])
+            return {"rate": rate, "validation": float(score)}
+
+        scores.append(record.stage(f"{label}/rate/{rate:g}", tune))
+        bar.update()
+    best = max(scores, key=lambda row: row["validation"])["rate"]
+
+    def test() -> dict:
+        curves = train(_keys(config, "test", config.seeds), best)
+        late = curves["test"][:, -config.last :]
+        return {
+            "accuracy": late.mean(axis=1).tolist(),
+            "mean": float(late.mean()),
+            "std": float(late.mean(axis=1).std(ddof=1)) if len(late) > 1 else 0.0,
+            "std_over_last_epochs": float(late.std(axis=1).mean()),
+            "learning_rate": best,
+            "train_loss": curves["loss"].mean(axis=0).tolist(),
+            "test_curve": curves["test"].mean(axis=0).tolist(),
+        }
+
+    found = record.stage(f"{label}/test", test)
+    bar.update()
+    edge = best in (min(config.rates), max(config.rates)) and len(config.rates) > 2
+    return found | {
+        "tuning": [[row["rate"], row["validation"]] for row in scores],
+        "best_rate_at_the_edge": edge,
+    }
+
+
+def _compared(found: dict[str, dict]) -> dict[str, dict]:
+    """Paired differences to the straight-through estimator, with 95 % intervals."""
+    base = np.array(found["ste"]["accuracy"])
+    for row in found.values():
+        difference = np.array(row["accuracy"]) - base
+        count = len(difference)
+        error = float(difference.std(ddof=1) / count**0.5) if count > 1 else 0.0
+        reach = float(scipy.stats.t.ppf(0.975, count - 1)) * error if count > 1 else 0.0
+        mean = float(difference.mean())
+        row["paired_difference_to_ste"] = mean
+        row["paired_standard_error"] = error
+        row["paired_interval_95"] = [mean - reach, mean + reach]
+    return found
+
+
+def _keys(config: Config, use: str, count: int) -> Array:
+    root = jax.random.fold_in(jax.random.key(config.seed), {"tuning": 1, "test": 2}[use])
+    return jax.random.split(root, count)
+
+
+@functools.cache
+def _trainer(
+    config: Config, bits: int, name: str, options: tuple[tuple[str, float | None], ...]
+) -> Any:
+    """``train(keys, rate)``: curves of all seeds, arrays of shape (seeds, epochs)."""
+    train, validation, test = _digits.digits()
+    quantizer = functools.partial(discretize.quantize, bits=bits)
+    if name == FULL_PRECISION:
+        name, quantizer = "ste", lambda w: w  # type: ignore[assignment]
+    boundaries = {int(share * config.steps): 0.1 for share in (0.4, 0.75, 0.95)}
+
+    def one_seed(key: Array, rate: Array) -> dict[str, Array]:
+        init_key, rule_key, order_key = jax.random.split(key, 3)
+        setting = optim.RuleSetting(quantizer, config.steps, rate, rule_key)
+        rule = optim.gradient_rule(name, setting, **dict(options))
+
+        def sgd(learning_rate: Array | float) -> optax.GradientTransformation:
+            # the schedule of the paper, in shares of the training: 80, 150, 190 of 200 epochs
+            schedule = optax.piecewise_constant_schedule(1.0, boundaries)
+            return optax.chain(
+                optax.trace(config.momentum, nesterov=True),
+                optax.scale_by_schedule(schedule),
+                optax.scale(-1.0),
+                optax.stateless(lambda u, _: jax.tree.map(lambda x: x * learning_rate, u)),
+            )
+
+        decayed = optax.chain(optax.add_decayed_weights(config.weight_decay), sgd(rate))
+        latent_optimizer = optax.with_extra_args_support(rule.wrap(decayed))
+        rest_optimizer = sgd(_REST_RATE)
+        net = _mlp.network(init_key, (_digits.SIDE**2, *config.widths, _digits.CLASSES))
+
+        def step(state: tuple, batch: tuple[Array, Array]) -> tuple[tuple, Array]:
+            latent, rest, latent_state, rest_state, count = state
+            images, labels = batch
+
+            def loss(weights: Any, rest: Any, images: Array) -> Array:
+                return _mlp.cross_entropy(_mlp.logits(weights, rest, images), labels)
+
+            def seen(latent: Any) -> Any:
+                return jax.tree.map(lambda w: rule.training_weights(w, count), latent)
+
+            def translated(latent: Any, rows: int, columns: int) -> Any:
+                moved = _digits.translate(images, rows, columns)
+                return jax.grad(loss)(seen(latent), rest, moved)
+
+            value, (slope, rest_slope) = jax.value_and_grad(loss, argnums=(0, 1))(
+                seen(latent), rest, images
+            )
+            moved, latent_state = latent_optimizer.update(
+                slope, latent_state, latent, translated_gradient=translated
+            )
+            rest_moved, rest_state = rest_optimizer.update(rest_slope, rest_state, rest)
+            latent, rest = optax.apply_updates((latent, rest), (moved, rest_moved))
+            return (latent, rest, latent_state, rest_state, count + 1), value
+
+        def epoch(state: tuple, key: Array) -> tuple[tuple, dict[str, Array]]:
+            used = config.steps_per_epoch * config.batch
+            order = jax.random.permutation(key, len(train.labels))[:used]
+            order = order.reshape(config.steps_per_epoch, config.batch)
+            state, losses = jax.lax.scan(step, state, (train.images[order], train.labels[order]))
+            weights = jax.tree.map(rule.weights, state[0])
+            scores = {
+                part: _mlp.accuracy(
+                    _mlp.logits(weights, state[1], split.images, reference=train.images),
+                    split.labels,
+                )
+                for part, split in (("validation", validation), ("test", test))
+            }
+            return state, {"loss": jnp.mean(losses), **scores}
+
+        start = (
+            net.latent,
+            net.rest,
+            latent_optimizer.init(net.latent),
+            rest_optimizer.init(net.rest),
+            jnp.zeros((), jnp.int32),
+        )
+        return jax.lax.scan(epoch, start, jax.random.split(order_key, config.epochs))[1]
+
+    compiled = jax.jit(jax.vmap(one_seed, in_axes=(0, None)))
+
+    def trained(keys: Array, rate: float) -> dict[str, np.ndarray]:
+        curves = jax.tree.map(np.asarray, compiled(keys, jnp.float32(rate)))
+        if not np.all(np.isfinite(curves["loss"])):
+            # a rate that is too large loses the comparison; it does not end it
+            bad = ~np.isfinite(curves["loss"]).all(axis=1)
+            _run.log.warning("%s, rate %g: %d seeds diverged", name, rate, bad.sum())
+            curves["loss"] = np.nan_to_num(curves["loss"], nan=1e3, posinf=1e3)
+        return curves
+
+    return trained
+
+
+def draw(result: dict, folder: Path) -> None:
+    """Accuracy with paired intervals, tuning curves, training curves: a figure a bit width."""
+    import matplotlib.pyplot as plt
+
+    for bits, rules in result["by_bits"].items():
+        names = sorted(rules, key=lambda name: rules[name]["mean"])
+        figure, (left, middle, right) = plt.subplots(
+            1, 3, figsize=(14, 0.32 * len(names) + 2.2), layout="constrained"
+        )
+        place = np.arange(len(names))
+        mean = np.array([100 * rules[n]["paired_difference_to_ste"] for n in names])
+        low, high = (100 * np.array([rules[n]["paired_interval_95"] for n in names])).T
+        left.errorbar(mean, place, xerr=[mean - low, high - mean], fmt="o", capsize=2)
+        left.axvline(0, color="0.6", lw=0.8)
+        left.set_yticks(place, [f"{n}  {100 * rules[n]['mean']:.2f}" for n in names])
+        left.set_xlabel("accuracy minus straight-through (points), 95 % interval")
+        left.set_title("test accuracy in percent, paired by seed", fontsize=10)
+        colours = plt.get_cmap("tab20")
+        for i, name in enumerate(rules):
+            rate, score = np.array(rules[name]["tuning"]).T
+            middle.semilogx(rate, 100 * score, "o-", ms=3, color=colours(i % 20), label=name)
+            loss = rules[name]["train_loss"]
+            right.semilogy(np.arange(1, len(loss) + 1), loss, color=colours(i % 20), label=name)
+        top = max(100 * score for row in rules.values() for _, score in row["tuning"])
+        middle.set_ylim(top - 8, top + 0.5)
+        middle.set_xlabel("latent learning rate")
+        middle.set_ylabel("validation accuracy (percent)")
+        middle.set_title("tuning", fontsize=10)
+        right.set_xlabel("epoch")
+        right.set_ylabel("training loss, mean over seeds")
+        right.set_title("training at the chosen rate", fontsize=10)
+        right.legend(frameon=False, fontsize=7, ncol=2)
+        for axis in (left, middle, right):
+            axis.spines[["top", "right"]].set_visible(False)
+        figure.suptitle(f"{result['data']}, {result['model']}, {bits} bit weights")
+        _run.save_figure(figure, folder / f"rules_{bits}_bit.png")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this experiment."""
+    add = parser.add_argument
+    add("--preset", choices=PRESETS, default="default", help="where to start from")
+    add("--data", choices=("digits",), help="data set")
+    add("--model", choices=("mlp",), help="network")
+    add(
+        "--rules",
+        nargs="+",
+        help=f"{', '.join(optim.RULES)}, {FULL_PRECISION}; options as lne:q=.1",
+    )
+    add("--bits", type=int, nargs="+", help="bit widths of the weights")
+    add("--seeds", type=int, help="test seeds")
+    add("--epochs", type=int, help="epochs")
+    add("--rates", type=float, nargs="+", help="grid of latent learning rates")
+    add("--widths", type=int, nargs="+", help="hidden layers")
+    add("--seed", type=int, help="root seed")
+
+
+def configure(arguments: argparse.Namespace) -> Config:
+    """The config that the flags describe; the straight-through estimator is always in it."""
+    names = ("data", "model", "rules", "bits", "seeds", "epochs", "rates", "widths", "seed")
+    given = {k: getattr(arguments, k) for k in names if getattr(arguments, k) is not None}
+    for name in ("rules", "bits", "rates", "widths"):
+        if name in given:
+            given[name] = tuple(dict.fromkeys(given[name]))
+    if "rules" in given and "ste" not in given["rules"]:
+        given["rules"] = ("ste", *given["rules"])
+    config = dataclasses.replace(PRESETS[arguments.preset], **given)
+    for spec in config.rules:
+        parse_rule(spec)
+    for name in ("seeds", "epochs", "bits", "widths"):
+        value = getattr(config, name)
+        if min(value if isinstance(value, tuple) else (value,)) < 1:
+            raise ValueError(f"--{name}: expected at least 1, got {value}")
+    if not all(0 < rate < float("inf") for rate in config.rates):
+        raise ValueError(f"--rates: expected numbers above 0, got {config.rates}")
+    return dataclasses.replace(config, last=min(config.last, config.epochs))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line entry."""
+    return _run.launch(argv, sys.modules[__name__])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
