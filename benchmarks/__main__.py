@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import kernel_operator, record_metric, sampling
+from benchmarks import gradient_rules, kernel_operator, record_metric, sampling
 from metricflow import __version__
 
 
@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="small sizes, to see that it runs")
     arguments = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
-    modules = {sampling: 1000, kernel_operator: 500, record_metric: 8}
+    modules = {sampling: 1000, kernel_operator: 500, record_metric: 8, gradient_rules: 4}
     rows = [
         row
         for module, size in modules.items()
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for peer, found in row["peers"].items():
             print(f"  {peer}: {found['cpu']:.3f} cpu s; ours / peer {found['ratio']:.2f}")
+        for name, values in row.get("values", {}).items():
+            print(f"  {name}: {values}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     environment = {
         "metricflow": __version__,

@@ -77,7 +77,7 @@ def table(runs: Sequence[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def draw(runs: Sequence[dict], folder: Path, peer: dict | None = None) -> None:
+def draw(runs: Sequence[dict], folder: Path, peers: Sequence[dict] = ()) -> None:
     """sigma against wall time for every method, a figure a manifold."""
     import matplotlib.pyplot as plt
 
@@ -90,15 +90,13 @@ def draw(runs: Sequence[dict], folder: Path, peer: dict | None = None) -> None:
                 histories[run["method"]] = [[r["seconds"], r["sigma"]] for r in run["rungs"]]
         figure, axis = plt.subplots(figsize=(6, 4.2), layout="constrained")
         plotting.accuracy_against_time(axis, histories)
-        if peer is not None and manifold == "fermat:3":
-            axis.loglog(
-                *zip(*peer["rows"], strict=True),
-                "s:",
-                color="0.5",
-                ms=3,
-                label="MLGeometry (CPU s)",
-            )
-            axis.legend(frameon=False)
+        for peer in peers:
+            if peer["settings"]["manifold"] == manifold:
+                # the measurement before training has no place on a logarithmic axis
+                rows = [row for row in peer["rows"] if row[0] >= 1]
+                label = f"{peer['peer']} (CPU s)"
+                axis.loglog(*zip(*rows, strict=True), "s:", color="0.5", ms=3, label=label)
+                axis.legend(frameon=False)
         axis.set_title(manifold)
         _run.save_figure(figure, folder / f"record_{manifold.replace(':', '_')}.png")
 
@@ -119,19 +117,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m experiments.record_table", description=str(__doc__)
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of record_metric runs")
-    parser.add_argument("--peer", type=Path, help="JSON file of make peer, for the figure")
+    parser.add_argument(
+        "--peers", type=Path, nargs="+", default=[], help="JSON files of make peer, for the figures"
+    )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to")
     arguments = parser.parse_args(argv)
     try:
         runs = collect(arguments.runs)
-        peer = json.loads(arguments.peer.read_text()) if arguments.peer else None
+        peers = [json.loads(path.read_text()) for path in arguments.peers]
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "record_metrics.json").write_text(json.dumps(runs, indent=1) + "\n")
     (arguments.out / "record_metrics.md").write_text(table(runs))
-    draw(runs, arguments.out, peer)
+    draw(runs, arguments.out, peers)
     print(table(runs), end="")
     return 0
 

@@ -26,6 +26,7 @@ from experiments import _digits, _mlp, _run
 from metricflow import __version__, discretize, optim
 
 FULL_PRECISION = "full_precision"
+_WHOLE = ("hidden", "every")  # options of rules that are whole numbers
 _REST_RATE = 0.1  # learning rate of gains and biases, the same for all rules
 
 
@@ -127,7 +128,8 @@ def parse_rule(spec: str) -> tuple[str, dict[str, float | None]]:
         option, _, value = item.partition("=")
         try:
             # none: no limit, as in lne_weak:tau=1,max_q=none
-            number = int(value) if value.isdigit() else float(value) if value != "none" else None
+            kind = int if option in _WHOLE else float
+            number = None if value == "none" else kind(value)
             options[option] = number
         except ValueError:
             raise ValueError(

@@ -7,7 +7,10 @@ The catalogue:
 - :mod:`metricflow.energies`: pointwise losses of a metric and their variations
 - :mod:`metricflow.diagnostics`: how good a metric is
 - :mod:`metricflow.kernels`: Gaussian, exponential, delta and infinite-width kernels as operators
+- :mod:`metricflow.discretize`: quantisers, LNE metrics, penalty of the discrete Ricci flow
 - :mod:`metricflow.flows`: metric flows of a kernel, Gauss-Newton for the Monge-Ampere equation
+- :mod:`metricflow.optim`: gradient rules for discretised networks as optax transformations:
+  :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
 - :mod:`metricflow.records`: Calabi-Yau metrics that come with the library
 - :mod:`metricflow.plotting` (not imported here, needs matplotlib)
@@ -17,24 +20,31 @@ from . import _jax_version as _jax_version  # first: refuses a jax that computes
 from . import (
     ansatz,
     diagnostics,
+    discretize,
     energies,
     flows,
     geometry,
     kernels,
+    optim,
     records,
 )
 from ._version import __version__
 from .checkpoint import load_metric, save_metric
+from .optim import lne_gradient, ste_gradient
 
 __all__ = [
     "__version__",
     "ansatz",
     "diagnostics",
+    "discretize",
     "energies",
     "flows",
     "geometry",
     "kernels",
+    "lne_gradient",
     "load_metric",
+    "optim",
     "records",
     "save_metric",
+    "ste_gradient",
 ]

@@ -9,6 +9,7 @@ I + t t^T / (1 - q), q = t.t.  It is positive definite if and only if q < 1.
 Arrays of weights have any shape: a metric lives on all n entries of one array, a layer.
 """
 
+import functools
 from typing import Literal
 
 import jax
@@ -19,6 +20,7 @@ from .. import _checks
 from .._checks import AnyArray
 
 _NEWTON_STEPS = 100  # a bound only: the tolerance ends the iteration after a few
+_SLICES, _SHORT = 8, 4096  # of sums
 _SMALL = 3e-3  # below, differences in the divergence cancel and its series is exact to rounding
 
 Number = float | Float[AnyArray, ""]
@@ -84,10 +86,11 @@ def tau_of_share(w: Float[AnyArray, "*s"], q: Number) -> Float[Array, ""]:
     Raises:
         ValueError: q not in (0, 1).
     """
-    share("q", q)
+    check_share("q", q)
     w = jnp.asarray(w)
     dtype = jnp.promote_types(w.dtype, jnp.float32)
-    return _tau_of_share(w.astype(dtype), jnp.asarray(q, dtype))
+    w = w.astype(dtype)
+    return share_solution(w, jnp.asarray(q, dtype), w)[0]
 
 
 def lne_natural_gradient(
@@ -113,8 +116,8 @@ def lne_natural_gradient(
     if inverse == "hessian":
         return jnp.cosh(tau * w) ** 2 * gradient
     t = jnp.tanh(tau * w)
-    along = jnp.sum(t * gradient)
-    return gradient + t * (along / (1 - jnp.sum(t * t)) if inverse == "exact" else along)
+    along = inner(t, gradient)
+    return gradient + t * (along / (1 - inner(t, t)) if inverse == "exact" else along)
 
 
 def closeness(
@@ -126,7 +129,7 @@ def closeness(
     eigenvalues that are not zero, the roots of a quadratic.  Infinite if g is not positive
     definite, NaN if g0 is not.
 
-    Source: RF 20 (Definition 20)
+    Source: RF, Definition 20
     """
     w, origin = jnp.asarray(w), jnp.asarray(origin)
     t = jnp.tanh(tau * origin)
@@ -149,7 +152,7 @@ def tanh_difference(a: Array, h: Array) -> Array:
     return s * (1 - t * t) / (1 + t * s)
 
 
-def share(name: str, q: object) -> None:
+def check_share(name: str, q: object) -> None:
     """Raise ValueError unless a concrete q is in (0, 1)."""
     _checks.positive_number(name, q)
     if not _checks.is_traced(q) and not q < 1:  # type: ignore[operator]
@@ -159,33 +162,62 @@ def share(name: str, q: object) -> None:
         )
 
 
-def _tau_of_share(w: Array, q: Array) -> Array:
-    square = w * w
-    second, fourth = jnp.sum(square), jnp.sum(square * square)
+def share_solution(w: Array, q: Array, v: Array) -> tuple[Array, Array, Array]:
+    """tau as in :func:`tau_of_share`, q as it came out, and the sum over tanh(tau w) v."""
+    second = inner(w, w)
     safe = jnp.where(second == 0, 1, second)
     below = q / safe  # since tanh^2 x <= x^2
-    tolerance = 4 * jnp.finfo(w.dtype).eps * q
+    tolerance = 4 * jnp.finfo(w.dtype).eps
 
     def at(s: Array) -> tuple[Array, Array, Array]:
-        """s = tau^2, what is missing in q there, and the derivative of q."""
+        t = jnp.tanh(jnp.sqrt(s) * w)
+        return s, inner(t, t), inner(t, v)
+
+    def unfinished(state: tuple) -> Array:
+        step, before, (_, share, _) = state
+        missing = jnp.abs(q - share)
+        # sums of many numbers end at a rounding of their own: there, no step improves
+        return (step < _NEWTON_STEPS) & (missing > tolerance * q) & (missing < 0.9 * before)
+
+    def newton(state: tuple) -> tuple:
+        step, _, (s, share, _) = state
         root = jnp.sqrt(s)
         t = jnp.tanh(root * w)
-        return s, q - jnp.sum(t * t), jnp.sum(t * (1 - t * t) * w) / root
+        slope = inner(t * (1 - t * t), w) / root
+        return step + 1, jnp.abs(q - share), at(jnp.maximum(s + (q - share) / slope, below))
 
-    def unfinished(state: tuple[Array, tuple[Array, Array, Array]]) -> Array:
-        step, (_, missing, _) = state
-        return (step < _NEWTON_STEPS) & (jnp.abs(missing) > tolerance)
+    # the series to second order, for weights with the fourth moment of a Gaussian
+    guess = below * (1 + 2 * q / w.size)
+    s, share, along = at(guess)
+    # t is linear in tau but for a relative error of the order of the second term: in a large
+    # layer a factor brings the guess to the solution, without another look at its weights
+    factor = q / jnp.where(share == 0, 1, share)
+    miss = jnp.abs(factor - 1)
+    linear = 2 * miss * (miss + 2 * q / w.size) < tolerance
+    scaled = (s * factor, q, along * jnp.sqrt(factor))
+    start = tuple(jnp.where(linear, a, b) for a, b in zip(scaled, (s, share, along), strict=True))
+    zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(q, jnp.inf)
+    _, _, (s, share, along) = jax.lax.while_loop(unfinished, newton, (zero, infinite, start))
+    return jnp.where(second == 0, 0, jnp.sqrt(s)), jnp.where(second == 0, 0, share), along
 
-    def newton(
-        state: tuple[Array, tuple[Array, Array, Array]],
-    ) -> tuple[Array, tuple[Array, Array, Array]]:
-        step, (s, missing, slope) = state
-        return step + 1, at(jnp.maximum(s + missing / slope, below))
 
-    # the series to second order: exact to rounding where all tau w_i are small
-    start = at(below * (1 + 2 / 3 * q * fourth / safe**2))
-    _, (s, _, _) = jax.lax.while_loop(unfinished, newton, (jnp.zeros((), jnp.int32), start))
-    return jnp.where(second == 0, 0, jnp.sqrt(s))
+def inner(a: Array, b: Array) -> Array:
+    """The sum of products, by explicit additions of a few long slices at a time.
+
+    On CPUs a reduction is a chain of dependent additions; this is eight times as fast for large
+    arrays, and loses fewer digits.
+    """
+    x = a * b
+    while x.ndim > 1 or x.size > _SHORT:
+        if len(x) <= _SLICES:
+            x = functools.reduce(jnp.add, [x[i] for i in range(len(x))])
+        elif len(x) % _SLICES == 0:
+            x = x.reshape(_SLICES, -1, *x.shape[1:])
+        elif x.ndim > 1:
+            x = jnp.sum(x, axis=0)
+        else:
+            break
+    return jnp.sum(x)
 
 
 def _log_cosh(x: Array) -> Array:

@@ -9,11 +9,10 @@ from jaxtyping import Array
 
 from .. import _checks
 from ..discretize.lne import (
+    check_share,
     dense_rank_one_metric,
-    lne_natural_gradient,
-    rank_one_share,
-    share,
-    tau_of_share,
+    inner,
+    share_solution,
 )
 from ..discretize.strong_inverse import LARGEST, strong_inverse
 from ._leaves import check_real_tree, map_leaves
@@ -76,7 +75,7 @@ def scale_by_lne(
     if inverse not in INVERSES:
         raise ValueError(f"inverse: expected one of {INVERSES}, got {inverse!r}")
     if max_q is not None:
-        share("max_q", max_q)
+        check_share("max_q", max_q)
     elif inverse in ("exact", "strong"):
         raise ValueError(
             f"max_q: None is for inverse='weak' or 'hessian'; inverse={inverse!r} needs q < 1"
@@ -85,7 +84,7 @@ def scale_by_lne(
         _checks.positive_number("tau", tau)
     target = 0.5 if tau is None and q is None else q
     if target is not None:
-        share("q", target)
+        check_share("q", target)
 
     def init(params: optax.Params) -> ScaleByLNEState:
         check_real_tree("scale_by_lne", params)
@@ -96,12 +95,15 @@ def scale_by_lne(
         return ScaleByLNEState(jax.tree.map(zero, params), jax.tree.map(zero, params))
 
     def of_leaf(gradient: Array, weight: Array) -> tuple[Array, Array, Array]:
-        found = _tau(weight, tau, target, max_q)
-        if inverse == "strong":
+        found, share, along = _solution(weight, gradient, tau, target, max_q)
+        if inverse == "hessian":
+            scaled = jnp.cosh(found * weight) ** 2 * gradient
+        elif inverse == "strong":
             scaled = _strong(gradient, weight, found)
         else:
-            scaled = lne_natural_gradient(weight, gradient, found, inverse=inverse)
-        return scaled, found, rank_one_share(weight, found)
+            along = along / (1 - share) if inverse == "exact" else along
+            scaled = gradient + along * jnp.tanh(found * weight)
+        return scaled, found, share
 
     def update(
         updates: optax.Updates, state: ScaleByLNEState, params: optax.Params | None = None
@@ -115,20 +117,27 @@ def scale_by_lne(
 lne_gradient = scale_by_lne
 
 
-def _tau(
-    weight: Array, tau: float | Array | None, q: float | Array | None, max_q: float | None
-) -> Array:
+def _solution(
+    weight: Array,
+    gradient: Array,
+    tau: float | Array | None,
+    q: float | Array | None,
+    max_q: float | None,
+) -> tuple[Array, Array, Array]:
+    """tau, q = t.t and t.G, with t = tanh(tau w)."""
+    dtype = weight.dtype
     if tau is None:
-        top = q if max_q is None else jnp.minimum(jnp.asarray(q, weight.dtype), max_q)
-        return tau_of_share(weight, jnp.asarray(top, weight.dtype))
-    given = jnp.asarray(tau, weight.dtype)
+        top = q if max_q is None else jnp.minimum(jnp.asarray(q, dtype), max_q)
+        return share_solution(weight, jnp.asarray(top, dtype), gradient)
+    given = jnp.asarray(tau, dtype)
+    t = jnp.tanh(given * weight)
+    found = given, inner(t, t), inner(t, gradient)
     if max_q is None:
-        return given
-
-    def lowered(_: None) -> Array:
-        return tau_of_share(weight, jnp.asarray(max_q, weight.dtype))
-
-    return jax.lax.cond(rank_one_share(weight, given) > max_q, lowered, lambda _: given, None)
+        return found
+    top = jnp.asarray(max_q, dtype)
+    return jax.lax.cond(
+        found[1] > top, lambda: share_solution(weight, top, gradient), lambda: found
+    )
 
 
 def _strong(gradient: Array, weight: Array, tau: Array) -> Array:
