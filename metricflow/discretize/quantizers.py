@@ -25,7 +25,7 @@ def binary(w: Float[AnyArray, "*s"], *, key: Array | None = None) -> Float[Array
     """
     w = _real("w", w)
     chance = 1 if key is None else jax.random.uniform(key, w.shape, _work(w))
-    positive = w >= 0 if key is None else chance < (1 + w) / 2
+    positive = w >= 0 if key is None else chance < (1 + w.astype(_work(w))) / 2
     return jnp.where(jnp.isnan(w), w, jnp.where(positive, 1, -1).astype(w.dtype))
 
 
@@ -48,7 +48,7 @@ def uniform(
     steps = 2**bits - 1
     top = jnp.max(jnp.abs(w), axis=_others(w, axis), keepdims=True, initial=0)
     # in at least float32: a product with 2^16 - 1 has to keep its integers
-    unit = w.astype(_work(w)) / (2 * jnp.where(top == 0, 1, top)) + 0.5
+    unit = (w.astype(_work(w)) / jnp.where(top == 0, 1, top) + 1) / 2
     return (2 / steps * _round(steps * unit, key) - 1).astype(w.dtype)
 
 
@@ -129,7 +129,8 @@ def straight_through(
 def _round(x: Array, key: Array | None) -> Array:
     if key is None:
         return jnp.round(x)
-    return jnp.floor(x + jax.random.uniform(key, x.shape, x.dtype))
+    low = jnp.floor(x)  # not floor(x + u): that sum may round up to the next level but one
+    return low + (jax.random.uniform(key, x.shape, x.dtype) < x - low)
 
 
 def _mean_abs(w: Array, axis: int | None) -> Array:

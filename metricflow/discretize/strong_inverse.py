@@ -48,6 +48,8 @@ def strong_inverse(
     _checks.positive_integer("steps", steps)
     _checks.positive_integer("width", width)
     _checks.finite("g", g)
+    if not _checks.is_traced(g) and not jnp.allclose(g, g.T):
+        raise ValueError("g: expected a symmetric matrix; a metric is one")
     rows, columns = jnp.tril_indices(n)
     identity = jnp.eye(n, dtype=g.dtype)
     entries = (g - identity)[rows, columns]

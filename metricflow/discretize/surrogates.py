@@ -45,7 +45,8 @@ def standardised(w: Float[AnyArray, "*s"]) -> Float[Array, "*s"]:
     Source: Qin et al., *Forward and backward information retention* (2020), libra binarisation
     """
     w = jnp.asarray(w)
-    centred = w - jnp.mean(w)
+    # of a constant, rounding would leave something to divide by itself
+    centred = jnp.where(jnp.max(w) == jnp.min(w), 0, w - jnp.mean(w))
     deviation = jnp.sqrt(jnp.mean(centred**2))
     return centred / jnp.where(deviation == 0, 1, deviation)
 

@@ -98,6 +98,21 @@ def test_the_share_that_was_asked_for_is_the_one_in_use(dtype, q, size):
         assert float(jnp.sum(jnp.tanh(tau * w) ** 2)) == pytest.approx(q, rel=1e-5)
 
 
+@pytest.mark.equation("RF 23")
+@pytest.mark.parametrize("power", [1, 3, 9])
+def test_large_layers_with_light_and_heavy_tails(dtype, power):
+    """Where tau is found in one go if it can be, and sums are taken in slices."""
+    weights, gradient = problem(10, (64, 65), dtype=dtype)
+    weights = 0.02 * weights**power
+    found, tau, q = one_update(weights, gradient, q=0.8)
+    t, slope = np.tanh(float(tau) * np.asarray(weights, float)), np.asarray(gradient, float)
+    within = 10 * tolerance("rounding", dtype)
+    assert float(q) == pytest.approx(0.8, rel=within)
+    assert np.sum(t**2) == pytest.approx(0.8, rel=within)
+    expected = slope + t * np.sum(t * slope) / (1 - np.sum(t**2))
+    np.testing.assert_allclose(found, expected, rtol=100 * within, atol=100 * within)
+
+
 def test_half_is_the_share_when_nothing_is_said():
     weights, gradient = problem(5)
     assert float(one_update(weights, gradient)[2]) == pytest.approx(0.5, rel=CLOSE)

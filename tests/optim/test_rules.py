@@ -14,7 +14,7 @@ from tests.tolerances import tolerance
 
 STEPS = 40
 every_rule = pytest.mark.parametrize("name", RULES)
-WEIGHTS = jax.random.normal(jax.random.key(0), (9, 4))
+WEIGHTS = 0.3 + jax.random.normal(jax.random.key(0), (9, 4))
 SHOWN = {
     "dorefa": dorefa_weights,
     "irnet": standardised,
