@@ -28,7 +28,7 @@ lint: $(READY) ## style and types
 	$(RUN) -m mypy
 
 test: lint ## style, types, tests, documentation
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadscope
 	$(MAKE) docs
 
 test-heavy: $(READY) ## the tests that take minutes

@@ -121,10 +121,13 @@ def test_half_is_the_share_when_nothing_is_said():
 @pytest.mark.parametrize("inverse", ["exact", "weak", "hessian"])
 def test_tau_is_lowered_where_the_share_would_be_too_large(inverse):
     weights, gradient = problem(6)
-    found, tau, q = one_update(weights, gradient, 2.0, inverse=inverse, max_q=0.7)
-    assert float(q) == pytest.approx(0.7, rel=CLOSE)
-    assert float(tau) < 2.0
-    np.testing.assert_array_equal(found, one_update(weights, gradient, q=0.7, inverse=inverse)[0])
+    slightly = one_update(weights, gradient, q=0.75)[1]
+    expected = one_update(weights, gradient, q=0.7, inverse=inverse)[0]
+    for given_tau in (slightly, 2.0):
+        found, tau, q = one_update(weights, gradient, given_tau, inverse=inverse, max_q=0.7)
+        assert float(q) == pytest.approx(0.7, rel=CLOSE)
+        assert float(tau) < given_tau
+        np.testing.assert_allclose(found, expected, rtol=CLOSE)
     _, tau, q = one_update(weights, gradient, 0.01, inverse=inverse, max_q=0.7)
     assert float(tau) == 0.01
     assert float(q) < 0.7
