@@ -198,7 +198,8 @@ def share_solution(w: Array, q: Array, v: Array) -> tuple[Array, Array, Array]:
     start = tuple(jnp.where(linear, a, b) for a, b in zip(scaled, (s, share, along), strict=True))
     zero, infinite = jnp.zeros((), jnp.int32), jnp.full_like(q, jnp.inf)
     _, _, (s, share, along) = jax.lax.while_loop(unfinished, newton, (zero, infinite, start))
-    return jnp.where(second == 0, 0, jnp.sqrt(s)), jnp.where(second == 0, 0, share), along
+    found = (jnp.sqrt(s), share, along)
+    return tuple(jnp.where(second == 0, 0, x) for x in found)  # type: ignore[return-value]
 
 
 def inner(a: Array, b: Array) -> Array:

@@ -38,7 +38,7 @@ def scale_by_lne(
     *,
     q: float | Array | None = None,
     inverse: Inverse = "exact",
-    max_q: float | None = 0.9,
+    max_q: float | Array | None = 0.9,
 ) -> optax.GradientTransformation:
     """Multiply dL/dQ(w) by the inverse of an LNE metric at w, each leaf with a metric of its own.
 
@@ -109,7 +109,11 @@ def scale_by_lne(
         updates: optax.Updates, state: ScaleByLNEState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, ScaleByLNEState]:
         scaled, taus, shares = map_leaves("scale_by_lne", of_leaf, updates, params, outputs=3)
-        return scaled, ScaleByLNEState(taus, shares)
+        # the state keeps its dtype whatever that of the gradients
+        found = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), ScaleByLNEState(taus, shares), state
+        )
+        return scaled, found
 
     return optax.GradientTransformation(init, update)
 
@@ -122,7 +126,7 @@ def _solution(
     gradient: Array,
     tau: float | Array | None,
     q: float | Array | None,
-    max_q: float | None,
+    max_q: float | Array | None,
 ) -> tuple[Array, Array, Array]:
     """tau, q = t.t and t.G, with t = tanh(tau w)."""
     dtype = weight.dtype

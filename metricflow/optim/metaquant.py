@@ -78,10 +78,18 @@ def metaquant_gradient(
     def init(params: optax.Params) -> MetaQuantState:
         check_real_tree(NAME, params)
         network = meta_quantizer(key, kind, hidden)
-        memory = jax.tree.map(lambda w: initial_memory(kind, hidden, jnp.asarray(w)), params)
-        zeros = jax.tree.map(jnp.zeros_like, params)
+
+        # buffers of their own for every part of the state, so that it can be donated
+        def zeros() -> optax.Params:
+            return jax.tree.map(jnp.zeros_like, params)
+
+        def memory() -> optax.Params:
+            return jax.tree.map(lambda w: initial_memory(kind, hidden, jnp.asarray(w)), params)
+
         count = jnp.zeros((), jnp.int32)
-        return MetaQuantState(count, network, adam.init(network), zeros, zeros, memory, memory)
+        return MetaQuantState(
+            count, network, adam.init(network), zeros(), zeros(), memory(), memory()
+        )
 
     def update(
         updates: optax.Updates, state: MetaQuantState, params: optax.Params | None = None
@@ -112,8 +120,7 @@ def metaquant_gradient(
         scaled, after = map_leaves(NAME, of_leaf, updates, params, state.next_memory, outputs=2)
         stored = jax.tree.map(jnp.asarray, params)
         count = optax.safe_increment(state.count)
-        return scaled, MetaQuantState(
-            count, network, keep, updates, stored, state.next_memory, after
-        )
+        asked = jax.tree.map(lambda g, w: jnp.asarray(g, w.dtype), updates, stored)
+        return scaled, MetaQuantState(count, network, keep, asked, stored, state.next_memory, after)
 
     return optax.GradientTransformation(init, update)

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from .. import _checks
 from ..discretize.quantizers import binary
-from ._leaves import map_leaves
+from ._leaves import check_real_tree, map_leaves
 from .surrogates import Schedule
 
 NAME = "proximal_quantization"
@@ -51,6 +51,7 @@ def proximal_quantization(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: optax.Params) -> ProximalState:
+        check_real_tree(NAME, params)
         return ProximalState(jnp.zeros((), jnp.int32), inner.init(params))
 
     def update(

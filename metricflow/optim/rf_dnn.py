@@ -23,7 +23,7 @@ class RFDNNState(NamedTuple):
 
     Attributes:
         count: number of updates so far.
-        previous: the weights after the last inner step on inputs translated by k1.
+        previous: the weights after the last inner step on inputs translated by k1; zeros before.
         lne: tau and q of every leaf.
         penalty: N, summed over leaves, at the last update that computed it.
     """
@@ -42,11 +42,11 @@ def rf_dnn_gradient(
     tau: float | Array | None = None,
     q: float | Array | None = None,
     inverse: Inverse = "weak",
-    max_q: float | None = 0.9,
+    max_q: float | Array | None = 0.9,
     translations: tuple[int, int, int, int] = Translations(),
     time_difference: Literal["previous", "second_step"] = "previous",
     inner_gradient: Literal["constant", "differentiated"] = "constant",
-    every: int = 1,
+    every: int | Array = 1,
 ) -> optax.GradientTransformationExtraArgs:
     """g(w)^-1 (dL/dQ(w) + alpha dN/dw), N the penalty of the discrete flow, leaf by leaf.
 
@@ -87,7 +87,8 @@ def rf_dnn_gradient(
         if value not in known:
             raise ValueError(f"{name}: expected one of {known}, got {value!r}")
     if not _checks.is_traced(every):
-        _checks.positive_integer("every", int(every))
+        whole = int(every) if isinstance(every, jax.Array) else every
+        _checks.positive_integer("every", whole)
     if len(translations) != 4:
         raise ValueError(f"translations: expected (k1, k2, j1, j2), got {translations!r}")
     shifts = Translations(*translations)
@@ -97,14 +98,16 @@ def rf_dnn_gradient(
 
     def init(params: optax.Params) -> RFDNNState:
         check_real_tree(NAME, params)
-        start = jax.tree.map(jnp.asarray, params)
+        unknown = jax.tree.map(jnp.zeros_like, params)
         zero = jnp.zeros((), jnp.float32)
-        return RFDNNState(jnp.zeros((), jnp.int32), start, lne.init(params), zero)
+        return RFDNNState(jnp.zeros((), jnp.int32), unknown, lne.init(params), zero)
 
     def _penalised_leaf(g: Array, _: Array, slope: Array) -> tuple[Array]:
         slope = slope.astype(g.dtype)
         if alpha_scale == "absolute":
             return (g + alpha * slope,)
+        top = jnp.max(jnp.abs(slope), initial=0)
+        slope = slope / jnp.where(top == 0, 1, top)  # its squares would underflow
         size = jnp.sqrt(jnp.sum(slope**2))
         wanted = alpha * jnp.sqrt(jnp.sum(g**2))
         return (g + slope * (wanted / jnp.where(size == 0, 1, size)),)

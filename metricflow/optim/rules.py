@@ -33,7 +33,8 @@ class GradientRule(NamedTuple):
     Attributes:
         training_weights: (w, number of updates) -> the weights at which loss and gradient are taken
             in training, of one array.
-        weights: w -> the quantised weights of the network that results.
+        weights: w -> the quantised weights of the network that results, but for a scale of each
+            array (those of training have one with the proximal rule).
         wrap: optimiser -> optimiser of the latent weights.
     """
 
@@ -142,7 +143,8 @@ def _proximal(setting: RuleSetting, *, strength: float = 1.0) -> GradientRule:
     def levels(w: Array) -> Array:
         """Q(w) with the mean absolute value of w: within the reach of the latent weights."""
         q = setting.quantizer(w)
-        return q * (jnp.mean(jnp.abs(w)) / jnp.mean(jnp.abs(q)))
+        size = jnp.mean(jnp.abs(q))
+        return q * (jnp.mean(jnp.abs(w)) / jnp.where(size == 0, 1, size))
 
     # grows linearly to strength times the learning rate: at its end it outweighs any step
     schedule = optax.linear_schedule(0.0, strength * setting.learning_rate, setting.steps)
