@@ -15,6 +15,7 @@ from .lne import Inverse, ScaleByLNEState, scale_by_lne
 
 NAME = "rf_dnn_gradient"
 
+Fifth = Literal["earlier", "later"]
 TranslatedGradient = Callable[[Any, int, int], Any]
 
 
@@ -94,7 +95,7 @@ def rf_dnn_gradient(
     shifts = Translations(*translations)
     shifts.check()
     lne = scale_by_lne(tau, q=q, inverse=inverse, max_q=max_q)
-    fifth: Literal["earlier", "later"] = "earlier" if time_difference == "previous" else "later"
+    fifth: Fifth = "earlier" if time_difference == "previous" else "later"
 
     def init(params: optax.Params) -> RFDNNState:
         check_real_tree(NAME, params)
@@ -136,32 +137,9 @@ def rf_dnn_gradient(
             return jax.tree.map(lambda g: -step_size * g, slope)
 
         def penalty(w: Any) -> tuple[Array, Any]:
-            moves = [
-                inner_step(w, shifts.k1, 0),
-                inner_step(w, shifts.k2, 0),
-                inner_step(w, 0, shifts.j1),
-                inner_step(w, 0, shifts.j2),
-            ]
-            if fifth == "later":
-                there = jax.tree.map(lambda x, d: (x + d).astype(x.dtype), w, moves[0])
-                again = inner_step(there, shifts.k1, 0)
-                moves.append(jax.tree.map(jnp.add, moves[0], again))
-            else:
-                # before the first update there is no earlier one: no difference in time
-                known = state.count > 0
-                last = jax.tree.map(
-                    lambda old, x, d: jnp.where(known, old - x, d), state.previous, w, moves[0]
-                )
-                moves.append(last)
-
-            def of_leaf(_: Array, x: Array, tau: Array, *moved: Array) -> tuple[Array, Array]:
-                stacked = jnp.stack([m.astype(x.dtype) for m in moved])
-                return x, translation_penalty(x, stacked, tau, shifts, fifth=fifth)
-
-            _, parts = map_leaves(NAME, of_leaf, updates, w, metric.tau, *moves, outputs=2)
-            total = sum(jax.tree.leaves(parts), jnp.zeros((), jnp.float32))
+            moves = _displacements(inner_step, w, shifts, fifth, state)
             after = jax.tree.map(lambda x, d: (x + d).astype(x.dtype), w, moves[0])
-            return total.astype(jnp.float32), after
+            return _total_penalty(w, moves, metric.tau, shifts, fifth), after
 
         def penalised(_: None) -> tuple[Any, Any, Array]:
             (value, after), slope = jax.value_and_grad(penalty, has_aux=True)(params)
@@ -177,3 +155,40 @@ def rf_dnn_gradient(
         return scaled, RFDNNState(count, previous, found, value)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _displacements(
+    inner_step: Callable[[Any, int, int], Any],
+    w: Any,
+    shifts: Translations,
+    fifth: Fifth,
+    state: RFDNNState,
+) -> list[Any]:
+    """From w to the weights of the five metrics, as trees."""
+    moves = [
+        inner_step(w, shifts.k1, 0),
+        inner_step(w, shifts.k2, 0),
+        inner_step(w, 0, shifts.j1),
+        inner_step(w, 0, shifts.j2),
+    ]
+    if fifth == "later":
+        there = jax.tree.map(lambda x, d: (x + d).astype(x.dtype), w, moves[0])
+        again = inner_step(there, shifts.k1, 0)
+        return [*moves, jax.tree.map(jnp.add, moves[0], again)]
+    # before the first update there is no earlier one: no difference in time
+    known = state.count > 0
+    last = jax.tree.map(lambda old, x, d: jnp.where(known, old - x, d), state.previous, w, moves[0])
+    return [*moves, last]
+
+
+def _total_penalty(
+    w: Any, moves: list[Any], taus: Any, shifts: Translations, fifth: Fifth
+) -> Array:
+    """N, summed over leaves."""
+
+    def of_leaf(x: Array, _: Array, tau: Array, *moved: Array) -> tuple[Array, Array]:
+        stacked = jnp.stack([m.astype(x.dtype) for m in moved])
+        return x, translation_penalty(x, stacked, tau, shifts, fifth=fifth)
+
+    _, parts = map_leaves(NAME, of_leaf, w, w, taus, *moves, outputs=2)
+    return sum(jax.tree.leaves(parts), jnp.zeros((), jnp.float32)).astype(jnp.float32)
