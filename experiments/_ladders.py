@@ -42,6 +42,17 @@ def _metric(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
     return problem.metric(coefficients)
 
 
+@jax.jit
+def _residuals(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
+    return problem.residuals(coefficients)
+
+
+def _positive_start(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
+    """The coefficients, or zero (Fubini-Study) if their metric fails at one of the new points."""
+    sound = np.all(np.isfinite(_residuals(problem, coefficients)))
+    return coefficients if sound else jnp.zeros_like(coefficients)
+
+
 class SpectralLadder(Ladder):
     """phi linear in the invariant functions of bidegree (D, D); a rung is D."""
 
@@ -76,16 +87,18 @@ class SpectralLadder(Ladder):
     def fit(self, size: int, metric: Any) -> tuple[Any, dict]:
         """Eight Gauss-Newton steps on the first rung, two later."""
         points = jax.tree.map(lambda x: x[: self._points(size)], self.pool)
-        start = metric.basis if metric is not None else None
+        below = metric.basis if metric is not None else None
         basis = ansatz.spectral_basis(
-            self.manifold, size, points, symmetry=self.symmetry, start=start
+            self.manifold, size, points, symmetry=self.symmetry, start=below
         )
         known = np.zeros(0) if metric is None else np.asarray(metric.coefficients)
         coefficients = jnp.asarray(np.pad(known, (0, basis.size - len(known))))
         problem = LinearPotential(points, ansatz.basis_hessians(basis, points))
         method = GaussNewton()
-        steps = 8 if metric is None else 2  # the rung below is deep in the quadratic regime
-        state, infos = method.run(method.init(coefficients), problem, steps, tolerance=1e-3)
+        start = _positive_start(problem, coefficients)
+        # the rung below is deep in the quadratic regime
+        steps = 2 if np.any(start) else 8
+        state, infos = method.run(method.init(start), problem, steps, tolerance=1e-3)
         found = ansatz.SpectralMetric(self.manifold, basis, state.parameters)
         return found, _fit_record(basis.size, points, infos)
 
@@ -213,7 +226,8 @@ class KernelLadder(Ladder):
         coefficients = jnp.asarray(np.pad(known, (0, size - len(known))))
         method = GaussNewton(damping=1e-20)
         problem = LinearPotential(points, hessians)
-        state, infos = method.run(method.init(coefficients), problem, 8, tolerance=1e-2)
+        start = _positive_start(problem, coefficients)
+        state, infos = method.run(method.init(start), problem, 8, tolerance=1e-2)
         found = ansatz.KernelPotentialMetric(
             self.manifold, self.basis, self.width, centres, state.parameters
         )

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import _run, record_metric, record_table, store_record
+from experiments import _ladders, _run, record_metric, record_table, store_record
 from metricflow import ansatz, geometry, load_metric
 from metricflow.checkpoint import read_provenance
+from metricflow.flows import LinearPotential
 
 SMALL = dataclasses.replace(
     record_metric.PRESETS["smoke"],
@@ -161,6 +162,17 @@ def test_the_metric_of_a_run_is_the_best_rung_and_not_the_last(monkeypatch):
     best = min(sigma)
     assert abs(result["sigma"] / best - 1) < 0.5 * abs(max(sigma) / best - 1)
     assert best != sigma[-1]
+
+
+def test_a_start_that_fails_at_new_points_is_left_for_fubini_study():
+    cubic = geometry.fermat(1)  # g is its own determinant: negative ones have no logarithm
+    points = geometry.sample_points(jax.random.key(0), cubic, 50)
+    basis = ansatz.spectral_basis(cubic, 6, points)
+    problem = LinearPotential(points, ansatz.basis_hessians(basis, points))
+    small, large = jnp.full(basis.size, 1e-3), jnp.full(basis.size, 1e3)
+    assert jnp.array_equal(_ladders._positive_start(problem, small), small)
+    assert not jnp.all(jnp.isfinite(problem.residuals(large)))
+    assert not jnp.any(_ladders._positive_start(problem, large))
 
 
 def test_auto_follows_the_symmetry():
