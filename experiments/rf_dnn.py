@@ -223,8 +223,7 @@ def _trainer(
             return optax.chain(
                 optax.trace(config.momentum, nesterov=True),
                 optax.scale_by_schedule(schedule),
-                optax.scale(-1.0),
-                optax.stateless(lambda u, _: jax.tree.map(lambda x: x * learning_rate, u)),
+                optax.scale(-learning_rate),
             )
 
         decayed = optax.chain(optax.add_decayed_weights(config.weight_decay), sgd(rate))

@@ -24,8 +24,9 @@ def binary(w: Float[AnyArray, "*s"], *, key: Array | None = None) -> Float[Array
     Source: RF 1 (the sign), RF 33
     """
     w = _real("w", w)
-    chance = 1 if key is None else jax.random.uniform(key, w.shape, _work(w))
-    positive = w >= 0 if key is None else chance < (1 + w.astype(_work(w))) / 2
+    positive = w >= 0
+    if key is not None:
+        positive = jax.random.uniform(key, w.shape, _work(w)) < (1 + w.astype(_work(w))) / 2
     return jnp.where(jnp.isnan(w), w, jnp.where(positive, 1, -1).astype(w.dtype))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from .. import _checks
 from ..discretize.quantizers import binary
-from ._leaves import check_real_tree, map_leaves
+from ._leaves import check_real_tree, map_leaves, paired_leaves
 from .surrogates import Schedule
 
 NAME = "proximal_quantization"
@@ -62,7 +62,7 @@ def proximal_quantization(
     ) -> tuple[optax.Updates, ProximalState]:
         now = strength(state.count) if callable(strength) else strength
         # checked before the optimiser, which would fail with a message of its own
-        map_leaves(NAME, lambda g, _: (g,), updates, params)
+        paired_leaves(NAME, updates, params)
         updates, after = inner.update(updates, state.inner, params, **extra)
 
         def of_leaf(step: Array, w: Array) -> tuple[Array]:

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from .. import _checks
 from ..discretize.translation_curvature import Translations, translation_penalty
-from ._leaves import check_real_tree, map_leaves
+from ._leaves import check_real_tree, map_leaves, paired_leaves
 from .lne import Inverse, ScaleByLNEState, scale_by_lne
 
 NAME = "rf_dnn_gradient"
@@ -121,7 +121,7 @@ def rf_dnn_gradient(
         translated_gradient: TranslatedGradient | None = None,
         **_: Any,
     ) -> tuple[optax.Updates, RFDNNState]:
-        map_leaves(NAME, lambda g, _: (g,), updates, params)
+        paired_leaves(NAME, updates, params)
         if translated_gradient is None:
             raise ValueError(
                 f"{NAME}: needs update(..., translated_gradient=f), where f(params, k, j) is "
