@@ -10,7 +10,13 @@ from pathlib import Path
 
 import jax
 
-from benchmarks import gradient_rules, kernel_operator, record_metric, sampling
+from benchmarks import (
+    gradient_rules,
+    kernel_operator,
+    network_training,
+    record_metric,
+    sampling,
+)
 from metricflow import __version__
 
 
@@ -21,7 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="small sizes, to see that it runs")
     arguments = parser.parse_args(argv)
     jax.config.update("jax_enable_x64", True)
-    modules = {sampling: 1000, kernel_operator: 500, record_metric: 8, gradient_rules: 4}
+    modules = {
+        sampling: 1000,
+        kernel_operator: 500,
+        record_metric: 8,
+        network_training: 500,
+        gradient_rules: 4,
+    }
     rows = [
         row
         for module, size in modules.items()

@@ -185,9 +185,7 @@ class NetworkLadder(Ladder):
         state = method.init(parameters)._replace(damping=jnp.asarray(self.damping))
         state, infos = method.run(state, problem, self.steps)
         self.damping = float(state.damping)
-        found = ansatz.NetworkMetric(
-            self.manifold, self.basis, self.widths, self.network.activation, state.parameters
-        )
+        found = ansatz.NetworkMetric(self.manifold, self.basis, self.network, state.parameters)
         count = sum(x.size for x in jax.tree.leaves(parameters))
         return found, {**_fit_record(count, self.points, infos), "damping": self.damping}
 

@@ -1,8 +1,8 @@
 """Fixed-kernel metric flows on the Fermat quintic: what frozen kernels learn, how far it carries.
 
 For each kernel two sets of hyper-parameters are run, the best on training points and the best on
-held-out points.  Figures: the gain in sigma against the distance to the training set, the law of
-nearest neighbours, the histories of the flows.
+held-out points; a small ReLU network is the base line.  Figures: the gain in sigma against the
+distance to the training set, the law of nearest neighbours, the histories of the flows.
 
 Source: MF sections 3.1 and 3.2 (Fig. 3, Table 1), MF 3.7.
 """
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import _run
+from experiments import _run, quintic_network
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, diagnostics, geometry, kernels, save_metric
-from metricflow.flows import KernelFlow, KernelMetric, Result, held_out_sigma
+from metricflow.flows import KernelFlow, Result, held_out_sigma
 
 KERNELS = ("relu", "gaussian", "delta")
 SETS = ("train_optimal", "test_optimal")
@@ -118,6 +118,8 @@ class Config:
     neighbour_sizes: tuple[int, ...] = (300, 1000, 3000, 10_000, 30_000, 100_000)
     fit_from: int = 3000
     reference_points: int = 100_000
+    network_points: int = 10_000
+    network_epochs: int = 50  # 0: no base line
 
 
 PRESETS = {
@@ -131,6 +133,8 @@ PRESETS = {
         neighbour_sizes=(100, 300, 1000),
         fit_from=100,
         reference_points=1000,
+        network_points=200,
+        network_epochs=2,
     ),
     "paper": Config(
         hyperparameters=PRINTED, points={"relu": 2500, "gaussian": 2500, "delta": 1000}
@@ -174,6 +178,8 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
                     lambda k=kernel, c=chosen: _flow_stage(config, manifold, keys, k, c, record),
                 )
             )
+    if config.network_epochs:
+        stages.append(("network", lambda: _network_stage(config, manifold, keys, record)))
     for size in config.neighbour_sizes:
         stages.append((f"neighbours/{size}", lambda n=size: _law_stage(manifold, keys["law"], n)))
     results = {
@@ -191,6 +197,9 @@ def draw(result: dict, folder: Path) -> None:
 
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     plotting.gain_against_distance(axis, result["gain_vs_distance"])
+    if result.get("network"):
+        rows = result["network"]["gain_vs_distance"]
+        plotting.gain_against_distance(axis, {"relu_network": rows}, style="k--")
     axis.set_title("Train-optimal kernels, noise on the training points")
     _run.save_figure(figure, folder / "gain_against_distance.png")
 
@@ -282,11 +291,44 @@ def _flow_stage(
     }
 
 
+def _network_stage(
+    config: Config,
+    manifold: geometry.Hypersurface,
+    keys: dict[str, jax.Array],
+    record: _run.Record,
+) -> dict:
+    """The base line: a ReLU network of three layers of 64, on the test points and on the curve."""
+    settings = dataclasses.replace(
+        quintic_network.PRESETS["relu"],
+        manifold=config.manifold,
+        points=config.network_points,
+        validation_points=min(config.network_points, 2000),
+        epochs=config.network_epochs,
+    )
+    with record.timed("network"):
+        fitted = quintic_network.fit(settings, manifold, config.seed, record)
+    test = geometry.sample_points_in_chart(keys["test"], manifold, config.test_points)
+    found = diagnostics.diagnose(fitted.metric, test, derivative_points=config.derivative_points)
+    # around the points of a kernel, which for the network are points like any others
+    near = geometry.sample_points_in_chart(
+        keys["train"], manifold, config.points[config.kernels[0]]
+    )
+    curves = _distance_curves(config, manifold, keys["noise"], fitted.metric, near)
+    return {
+        "points": config.network_points,
+        "epochs": config.network_epochs,
+        "test_gain": _run.finite_or_none(found.gain),
+        "loss_gain": fitted.before["loss"] / fitted.final["loss"],
+        **{k: v for k, v in found._asdict().items() if k != "gain"},
+        **curves,
+    }
+
+
 def _distance_curves(
     config: Config,
     manifold: geometry.Hypersurface,
     key: jax.Array,
-    metric: KernelMetric,
+    metric: diagnostics.Metric,
     train: geometry.Points,
 ) -> dict:
     """(distance, gain, largest residual) for noise on the training points, on and off X."""
@@ -307,7 +349,7 @@ def _distance_curves(
 def _near_training_points(
     key: jax.Array,
     manifold: geometry.Hypersurface,
-    metric: KernelMetric,
+    metric: diagnostics.Metric,
     train: geometry.Points,
     level: float,
     project: bool | jax.Array,
@@ -361,6 +403,11 @@ def _assemble(
         for name in ("off_hypersurface", "projected")
     }
     reference = results["reference"]
+    network = dict(results["network"]) if "network" in results else None
+    if network is not None:
+        network["gain_vs_distance"] = [
+            row[:2] for row in network.pop("distance_curves")["off_hypersurface"]
+        ]
     return {
         "manifold": config.manifold,
         "seed": config.seed,
@@ -370,6 +417,7 @@ def _assemble(
         "nearest_neighbour_fit_all_charts": fits["all_charts"],
         "nearest_neighbour": law,
         "kernels": flows,
+        "network": network,
         "gain_vs_distance": near["off_hypersurface"],
         "gain_vs_distance_projected": near["projected"],
         "largest_residual": {

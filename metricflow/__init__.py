@@ -2,8 +2,9 @@
 
 The catalogue:
 
-- :mod:`metricflow.geometry`: hypersurfaces, points on them, charts, Fubini-Study metric, distances
-- :mod:`metricflow.ansatz`: Kaehler potentials: spectral, algebraic, networks, kernels
+- :mod:`metricflow.geometry`: hypersurfaces, points on them, charts, Fubini-Study metric, distances,
+  curvature
+- :mod:`metricflow.ansatz`: ways to write a metric: spectral, algebraic, networks, kernels
 - :mod:`metricflow.energies`: pointwise losses of a metric and their variations
 - :mod:`metricflow.diagnostics`: how good a metric is
 - :mod:`metricflow.kernels`: Gaussian, exponential, delta and infinite-width kernels as operators
@@ -13,6 +14,8 @@ The catalogue:
   :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
 - :mod:`metricflow.records`: Calabi-Yau metrics that come with the library
+- :mod:`metricflow.training`: networks trained with optax, with checkpoints (not imported here: it
+  takes orbax)
 - :mod:`metricflow.plotting` (not imported here, needs matplotlib)
 """
 

@@ -23,11 +23,16 @@ import numpy as np
 from ._version import __version__
 from .ansatz import (
     AlgebraicMetric,
+    ComponentMetric,
+    CosineNetwork,
+    IndependentNetworks,
     KernelPotentialMetric,
+    Mlp,
     NetworkMetric,
     Sections,
     SpectralBasis,
     SpectralMetric,
+    mlp,
 )
 from .ansatz.orbit_sums import OrbitSums
 from .flows import KernelMetric
@@ -41,13 +46,17 @@ _CLASSES: dict[str, Any] = {
     cls.__name__: cls
     for cls in (
         AlgebraicMetric,
+        ComponentMetric,
+        CosineNetwork,
         Delta,
         Exponential,
         FubiniStudyMetric,
         Gaussian,
         Hypersurface,
+        IndependentNetworks,
         KernelMetric,
         KernelPotentialMetric,
+        Mlp,
         NetworkMetric,
         OrbitSums,
         ReluNTK,
@@ -58,6 +67,7 @@ _CLASSES: dict[str, Any] = {
 }
 _METRICS = (
     AlgebraicMetric,
+    ComponentMetric,
     FubiniStudyMetric,
     KernelMetric,
     KernelPotentialMetric,
@@ -159,11 +169,19 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
         return {"dict": {k: _encode(item, arrays, f"{name}.{k}") for k, item in value.items()}}
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if callable(value):
+        raise TypeError(
+            f"{name}: a function cannot be saved as data; use a network of metricflow.ansatz with "
+            "an activation given by name"
+        )
     raise TypeError(f"{name}: the metric file format does not know {type(value).__name__}")
 
 
 def _field_names(cls: Any) -> tuple[str, ...]:
-    """Of a dataclass or a named tuple."""
+    """Of a dataclass, a named tuple or a network."""
+    if issubclass(cls, Mlp | IndependentNetworks | CosineNetwork):
+        # what Flax adds to the fields of a module says where it stands in a larger one
+        return tuple(f.name for f in dataclasses.fields(cls) if f.name not in ("parent", "name"))
     if dataclasses.is_dataclass(cls):
         return tuple(field.name for field in dataclasses.fields(cls))
     return cls._fields
@@ -188,6 +206,8 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         raise ValueError(f"{path}: unknown model {value.get('class')!r}; update metricflow")
     try:
         fields = {k: _decode(v, arrays, path) for k, v in value["fields"].items()}
+        if cls is NetworkMetric and "widths" in fields:  # files from before networks had a field
+            fields["network"] = mlp(fields.pop("widths"), fields.pop("activation"))
         if cls is not Hypersurface:  # whose coefficients stay in double precision on the host
             fields = {
                 k: jnp.array(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()

@@ -27,7 +27,10 @@ from .geometry import (
     gradient,
     hermitian_determinant,
     hermitian_inverse,
+    real_derivatives,
+    ricci_scalar,
     transition,
+    variance_over_lines,
 )
 
 
@@ -128,7 +131,7 @@ def sigma_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float
     sigma = jnp.sum(weight * gap)
     response = jnp.sum(weight * jnp.sign(ratio - 1) * ratio)
     influence = weight * (gap - sigma - response * (ratio - 1))
-    return jnp.sqrt(_line_sum_of_squares(influence, points))
+    return jnp.sqrt(variance_over_lines(influence, points.line))
 
 
 def gain(
@@ -165,17 +168,7 @@ def volume_ratio_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -
     _check(g, points)
     ratio = hermitian_determinant(g) / hermitian_determinant(fubini_study_metric(points))
     influence = (ratio - jnp.mean(ratio)) / len(ratio)
-    return jnp.sqrt(_line_sum_of_squares(influence, points))
-
-
-def _line_sum_of_squares(influence: Array, points: Points) -> Array:
-    """The variance of a sum of contributions: those of one line are added before squaring."""
-    # labels may be any integers: rejection and slicing leave gaps and large numbers
-    _, label = jnp.unique(jnp.asarray(points.line), return_inverse=True, size=len(influence))
-    by_line = jax.ops.segment_sum(influence, label, len(influence))
-    occupied = jax.ops.segment_max(jnp.ones_like(influence), label, len(influence))
-    lines = jnp.sum(occupied > 0)
-    return jnp.sum(by_line**2) * lines / jnp.maximum(lines - 1, 1)
+    return jnp.sqrt(variance_over_lines(influence, points.line))
 
 
 @jax.jit
@@ -216,13 +209,7 @@ def kaehler_defect(metric: Metric, points: Points, *, chunk: int = 256) -> Float
 def _kaehler_defect(metric: Metric, points: Points, chunk: int) -> Array:
     def at(tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         z, chart, jacobian = tile
-        directions = jacobian.swapaxes(0, 1)
-
-        # every point moves alone, along its own direction
-        def along(direction: Array) -> Array:
-            return jax.jvp(lambda w: metric(w, chart), (z,), (direction,))[1]
-
-        both = jax.lax.map(along, jnp.concatenate([directions, 1j * directions]))
+        both = real_derivatives(lambda w: metric(w, chart), z, jacobian)
         real, imaginary = jnp.split(both, 2)
         derivative = ((real - 1j * imaginary) / 2).swapaxes(0, 1)
         return metric(z, chart), derivative - derivative.swapaxes(1, 2)
@@ -283,45 +270,6 @@ def _chart_mismatch(metric: Metric, points: Points, margin: float) -> Array:
     zero = jnp.zeros((), size.dtype)
     (total, weight), _ = jax.lax.scan(add, (zero, zero), pairs)
     return total / weight
-
-
-def ricci_scalar(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, " b"]:
-    """g^(ab) R_ab with R_ab = -d_a dbar_b log det g at every point; zero for Calabi-Yau metrics.
-
-    With vectors e_c orthonormal for g this is -sum_c d_(e_c) dbar_(e_c) log det g.  The directions
-    are tangent at each point and constant: steps along them leave the hypersurface at second order,
-    by holomorphic terms, which a mixed derivative does not see.
-
-    Args:
-        metric: a callable metric; it is differentiated twice along the hypersurface.
-        points: the points, in the charts to differentiate in.
-        chunk: points differentiated at a time.
-    """
-    return _compiled(_ricci_scalar, metric)(metric, points, chunk)
-
-
-def _ricci_scalar(metric: Metric, points: Points, chunk: int) -> Array:
-    def at(tile: tuple[Array, Array, Array]) -> Array:
-        z, chart, jacobian = tile
-
-        def log_det(w: Array) -> Array:
-            return jnp.log(hermitian_determinant(metric(w, chart)))
-
-        def second(direction: Array) -> Array:
-            def along(w: Array) -> Array:
-                return jax.jvp(log_det, (w,), (direction,))[1]
-
-            return jax.jvp(along, (z,), (direction,))[1]
-
-        inverse = hermitian_inverse(metric(z, chart))
-        # the inverse carries the indices (bbar, a): its conjugate is sum_c e_c^a conj(e_c^b)
-        frame = jnp.linalg.cholesky(inverse.conj()).swapaxes(-1, -2) @ jacobian
-        directions = frame.swapaxes(0, 1)
-        # 4 d_v dbar_v of a real function: its second derivatives along v and i v
-        both = jnp.concatenate([directions, 1j * directions])
-        return -jnp.sum(jax.lax.map(second, both), axis=0) / 4
-
-    return map_tiles(at, (points.z, points.chart, points.pullback), chunk)
 
 
 def mean_abs_ricci(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, ""]:

@@ -20,7 +20,12 @@ COLOURS = {
     "network": "#009e73",
     "kernel": "#cc79a7",
 }
-LABELS = {"relu": "ReLU NTK", "gaussian": "Gaussian", "delta": "delta"}
+LABELS = {
+    "relu": "ReLU NTK",
+    "gaussian": "Gaussian",
+    "delta": "delta",
+    "relu_network": "ReLU network",
+}
 
 
 def gain_against_distance(
@@ -101,6 +106,33 @@ def sigma_history(
     axis.semilogy(range(len(held_out)), held_out, "--", color=colour)
     axis.set_xlabel("step")
     axis.set_ylabel(r"$\sigma$ (solid: training, dashed: held out)")
+    axis.legend(frameon=False)
+    return axis
+
+
+def training_history(
+    axis: Axes, history: Sequence[Mapping], *, before: float, first: bool = True
+) -> Axes:
+    """The validation loss and its terms against the epoch.
+
+    Args:
+        axis: where to draw, the loss on a logarithmic scale.
+        history: rows of :meth:`metricflow.training.Training.run` with a validation.
+        before: the validation loss at the start.
+        first: of several runs in one figure, the one with entries in the legend.
+    """
+    epochs = [0, *(row["epoch"] for row in history)]
+    names = [name for name in history[0]["validation"] if name != "loss"]
+    losses = [before, *(row["validation"]["loss"] for row in history)]
+    axis.semilogy(epochs, losses, "-", color="black", lw=1.2, label="total" if first else None)
+    for place, name in enumerate(names if len(names) > 1 else []):
+        values = np.array([row["validation"][name] for row in history], float)
+        label = name.replace("monge_ampere", "Monge-Ampère").replace("kaehler", "Kähler")
+        colour = f"C{place}"
+        shown = np.where(values > 0, values, np.nan)
+        axis.semilogy(epochs[1:], shown, "-", color=colour, lw=1, label=label if first else None)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss on held-out points")
     axis.legend(frameon=False)
     return axis
 

@@ -1,8 +1,11 @@
-"""Ways to write a Kaehler metric: g = g_FS + d dbar phi, or g = d dbar K.
+"""Ways to write a metric, most of them Kaehler: g = g_FS + d dbar phi, or g = d dbar K.
 
 - :class:`SpectralMetric`: phi linear in invariant functions of bidegree (D, D)
 - :class:`AlgebraicMetric`: K = (1/k) log s^dagger H s, for hypersurfaces without symmetry
-- :class:`NetworkMetric`: phi a neural network of invariant features
+- :class:`NetworkMetric`: phi a neural network of invariant features, :class:`PotentialModel` while
+  it is trained
+- :class:`ComponentMetric`: a network for the components, in four ways, :class:`ComponentModel`
+  while it is trained; not Kaehler
 - :class:`KernelPotentialMetric`: phi a sum of fixed kernels of invariant features
 """
 
@@ -21,12 +24,24 @@ from .algebraic import (
     section_values,
 )
 from .features import composed_hessian, feature_jets
-from .networks import initial_parameters, mlp
+from .models import ANSAETZE, ComponentData, ComponentMetric, ComponentModel, real_coordinates
+from .networks import (
+    CosineNetwork,
+    IndependentNetworks,
+    Mlp,
+    component_mlp,
+    initial_parameters,
+    mlp,
+)
+from .perceptrons import perceptron_hessians
 from .potentials import (
     KernelPotentialMetric,
     NetworkMetric,
+    PotentialData,
+    PotentialModel,
     kernel_hessians,
     network_hessians,
+    projective_features,
 )
 from .spectral import (
     SpectralBasis,
@@ -45,9 +60,18 @@ from .symmetry import (
 )
 
 __all__ = [
+    "ANSAETZE",
     "AlgebraicMetric",
+    "ComponentData",
+    "ComponentMetric",
+    "ComponentModel",
+    "CosineNetwork",
+    "IndependentNetworks",
     "KernelPotentialMetric",
+    "Mlp",
     "NetworkMetric",
+    "PotentialData",
+    "PotentialModel",
     "Sections",
     "SpectralBasis",
     "SpectralMetric",
@@ -57,6 +81,7 @@ __all__ = [
     "basis_hessians",
     "basis_jets",
     "compact_metric",
+    "component_mlp",
     "composed_hessian",
     "feature_jets",
     "form_parameters",
@@ -69,7 +94,10 @@ __all__ = [
     "mlp",
     "network_hessians",
     "no_symmetry",
+    "perceptron_hessians",
+    "projective_features",
     "raised_form",
+    "real_coordinates",
     "section_basis",
     "section_count",
     "section_jets",

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._tiles import map_tiles
 from ..geometry import Points
 from .jets import jet_size
 from .spectral import SpectralBasis, basis_jets
@@ -23,11 +24,10 @@ def feature_jets(
 ) -> Float[Array, "b f c"]:
     """The features y of every point with first and mixed second derivatives, (N, F, 1+2n+n^2)."""
 
-    def at(point: Points) -> Array:
-        one = jax.tree.map(lambda x: x[None], point)
-        return basis_jets(basis, one)[..., 0]
+    def at(tile: Points) -> Array:
+        return jnp.moveaxis(basis_jets(basis, tile), -1, 0)
 
-    return jax.lax.map(at, points, batch_size=min(chunk, len(points.weight)))
+    return map_tiles(at, points, chunk)
 
 
 def composed_hessian(

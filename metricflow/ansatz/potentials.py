@@ -6,11 +6,11 @@ tensor in every chart.
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
 from .._checks import AnyArray
 from .._pytree import register_dataclass
@@ -19,7 +19,9 @@ from .features import composed_hessian, feature_jets
 from .global_metric import GlobalMetric
 from .jets import components_to_hermitian, hermitian_components
 from .networks import Mlp
-from .spectral import SpectralBasis
+from .perceptrons import perceptron_hessians
+from .spectral import SpectralBasis, spectral_basis
+from .symmetry import no_symmetry
 
 
 class FeaturePotential(GlobalMetric):
@@ -46,21 +48,80 @@ class NetworkMetric(FeaturePotential):
     Attributes:
         manifold: the hypersurface.
         basis: whose functions are the features y.
-        widths, activation: of the :class:`metricflow.ansatz.networks.Mlp`.
+        network: with ``apply(theta, y)``, or that function itself.
         parameters: theta.
     """
 
     manifold: Hypersurface
     basis: SpectralBasis
-    widths: tuple[int, ...] = dataclasses.field(metadata={"static": True})
-    activation: str = dataclasses.field(metadata={"static": True})
+    network: Any = dataclasses.field(metadata={"static": True})
     parameters: Any
 
     def hessians(self, features: Float[Array, "b f c"]) -> Float[Array, "h b"]:
         """d dbar phi at points whose feature jets are given, as n^2 real components."""
-        return network_hessians(
-            Mlp(self.widths, self.activation), self.parameters, features, self.manifold.dim
-        )
+        return network_hessians(self.network, self.parameters, features, self.manifold.dim)
+
+
+class PotentialData(NamedTuple):
+    """What the training of a potential needs at points, computed once.
+
+    Attributes:
+        points: the points.
+        features: jets of the features, shape (N, F, 1 + 2n + n^2).
+        reference: g_FS, shape (N, n, n).
+    """
+
+    points: Points
+    features: Float[Array, "b f c"]
+    reference: Complex[Array, "b n n"]
+
+
+@register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class PotentialModel:
+    """g = g_FS + d dbar phi with phi a network of features, ready to be trained.
+
+    Kaehler and the same tensor in every chart, whatever the parameters are.
+
+    Attributes:
+        manifold: the hypersurface.
+        basis: whose functions are the features: :func:`projective_features` for what any point of
+            projective space has, a :func:`metricflow.ansatz.spectral_basis` with the symmetry of
+            the hypersurface for its invariants.
+        network: with ``apply(parameters, y)``, or that function itself: from the features of one
+            point to a number.
+
+    Source: MF B.1, MF B.5.
+    """
+
+    manifold: Hypersurface
+    basis: SpectralBasis
+    network: Any = dataclasses.field(metadata={"static": True})
+
+    kaehler = True
+
+    def prepare(self, points: Points) -> PotentialData:
+        """Feature jets and the reference metric at points."""
+        return PotentialData(points, feature_jets(self.basis, points), fubini_study_metric(points))
+
+    def metric(self, parameters: Any, data: PotentialData) -> Complex[Array, "b n n"]:
+        """g at prepared points, shape (N, n, n)."""
+        dim = self.manifold.dim
+        components = network_hessians(self.network, parameters, data.features, dim)
+        return data.reference + components_to_hermitian(components, dim)
+
+    def bind(self, parameters: Any) -> NetworkMetric:
+        """The metric with these parameters: it can be called, diagnosed and saved."""
+        return NetworkMetric(self.manifold, self.basis, self.network, parameters)
+
+
+def projective_features(manifold: Hypersurface, points: Points) -> SpectralBasis:
+    """The (n+2)^2 - 1 functions z_i zbar_j / |z|^2 modulo constants, orthonormal on the points.
+
+    They need no symmetry of the hypersurface, and any function on projective space is a function
+    of them.
+    """
+    return spectral_basis(manifold, 1, points, symmetry=no_symmetry(manifold))
 
 
 @register_dataclass
@@ -98,10 +159,18 @@ class KernelPotentialMetric(FeaturePotential):
 def network_hessians(
     network: Any, parameters: Any, features: Float[Array, "b f c"], dim: int
 ) -> Float[Array, "h b"]:
-    """d dbar of a network potential at points whose feature jets are given."""
+    """d dbar of a network potential at points whose feature jets are given.
+
+    A perceptron of this library goes layer by layer, any other function by automatic
+    differentiation.
+    """
+    if isinstance(network, Mlp):
+        layers = network.layers(parameters)
+        return perceptron_hessians(layers, network.function, jnp.moveaxis(features, 0, -1), dim)
+    apply = getattr(network, "apply", network)
 
     def at(one: Array) -> Array:
-        return composed_hessian(lambda y: network.apply(parameters, y), one, dim)
+        return composed_hessian(lambda y: apply(parameters, y), one, dim)
 
     return jax.vmap(at, out_axes=1)(features)
 

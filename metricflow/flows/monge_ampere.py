@@ -15,7 +15,6 @@ from jaxtyping import Array, Float
 from .._pytree import register_dataclass
 from ..ansatz.algebraic import algebraic_metric
 from ..ansatz.jets import components_to_hermitian, hermitian_dual
-from ..ansatz.networks import Mlp
 from ..ansatz.potentials import network_hessians
 from ..energies import monge_ampere_residuals
 from ..geometry import Points, fubini_study_metric, hermitian_inverse
@@ -64,12 +63,12 @@ class NetworkPotential:
         points: training points.
         features: jets of the features, shape (N, F, 1 + 2n + n^2), from
             :func:`metricflow.ansatz.feature_jets`.
-        network: a perceptron.
+        network: with ``apply(theta, y)``, or that function itself.
     """
 
     points: Points
     features: Float[Array, "b f c"]
-    network: Mlp = dataclasses.field(metadata={"static": True})
+    network: Any = dataclasses.field(metadata={"static": True})
 
     def metric(self, parameters: Any) -> Array:
         """g at the points, shape (N, n, n)."""

@@ -8,6 +8,8 @@ Conventions, used everywhere in the library:
   then has area pi, and Vol(X) = d pi^n / n! (the integral of det g over the coordinates).
 - Lengths: ds^2 = Re(g_(a bbar) dx^a dxbar^b), so that Fubini-Study distance is
   arccos(|<z, z'>| / |z| |z'|).
+- Curvature: the real metric of :mod:`.kaehler_curvature` is ds^2 = 2 Re(g_(a bbar) dx^a dxbar^b),
+  twice the lengths above, so that Riemannian and Kaehler formulas share their Ricci tensor.
 - Charts: (scaled index s, eliminated index e), z_s = 1 and z_e solved from P = 0; the local
   coordinates x^a are the other z_i in increasing order.  ``pullback[a, i]`` = d z_i / d x^a.
 - The holomorphic volume form is Omega = dx^1 ... dx^n / (dP/dz_e): |Omega|^2 = 1 / |dP/dz_e|^2.
@@ -18,10 +20,12 @@ from .charts import (
     chart_coordinates,
     holomorphic_volume,
     home_chart,
+    neighbour_chart,
     permute_to_chart,
     pullback,
     transition,
 )
+from .curvature import christoffel, laplacian, ricci, riemann, scalar_curvature
 from .distances import (
     NearestNeighbour,
     fubini_study_distance,
@@ -29,12 +33,14 @@ from .distances import (
     pairwise_distance,
     squared_distance,
 )
+from .euler import EulerNumber, euler_density, euler_number
 from .fubini_study import FubiniStudyMetric, fubini_study_determinant, fubini_study_metric
 from .hermitian import (
     hermitian_determinant,
     hermitian_inverse,
     hermitian_pack,
     hermitian_pivots,
+    hermitian_root,
     hermitian_unpack,
 )
 from .hypersurface import (
@@ -49,6 +55,17 @@ from .hypersurface import (
     random_hypersurface,
     residual,
 )
+from .kaehler_curvature import (
+    kaehler_christoffel,
+    kaehler_laplacian,
+    kaehler_ricci,
+    kaehler_riemann,
+    kaehler_scalar,
+    real_metric,
+)
+from .local_coordinates import local_metric, local_point, riemann_on_hypersurface
+from .monte_carlo import mean_over_lines, variance_over_lines
+from .ricci_scalar import ricci_scalar
 from .sampling import (
     Points,
     perturb_points,
@@ -57,9 +74,10 @@ from .sampling import (
     sample_points,
     sample_points_in_chart,
 )
-from .wirtinger import antiholomorphic_derivative, holomorphic_derivative
+from .wirtinger import antiholomorphic_derivative, holomorphic_derivative, real_derivatives
 
 __all__ = [
+    "EulerNumber",
     "FubiniStudyMetric",
     "Hypersurface",
     "NearestNeighbour",
@@ -67,7 +85,10 @@ __all__ = [
     "antiholomorphic_derivative",
     "best_chart",
     "chart_coordinates",
+    "christoffel",
     "dwork",
+    "euler_density",
+    "euler_number",
     "fermat",
     "fubini_study_determinant",
     "fubini_study_distance",
@@ -78,12 +99,23 @@ __all__ = [
     "hermitian_inverse",
     "hermitian_pack",
     "hermitian_pivots",
+    "hermitian_root",
     "hermitian_unpack",
     "holomorphic_derivative",
     "holomorphic_volume",
     "home_chart",
     "hypersurface",
+    "kaehler_christoffel",
+    "kaehler_laplacian",
+    "kaehler_ricci",
+    "kaehler_riemann",
+    "kaehler_scalar",
+    "laplacian",
+    "local_metric",
+    "local_point",
+    "mean_over_lines",
     "nearest_neighbour",
+    "neighbour_chart",
     "pairwise_distance",
     "permute_to_chart",
     "perturb_points",
@@ -93,9 +125,17 @@ __all__ = [
     "project_to_hypersurface",
     "pullback",
     "random_hypersurface",
+    "real_derivatives",
+    "real_metric",
     "residual",
+    "ricci",
+    "ricci_scalar",
+    "riemann",
+    "riemann_on_hypersurface",
     "sample_points",
     "sample_points_in_chart",
+    "scalar_curvature",
     "squared_distance",
     "transition",
+    "variance_over_lines",
 ]

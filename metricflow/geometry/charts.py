@@ -38,6 +38,21 @@ def best_chart(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Int[Arra
     return jnp.stack([scaled, eliminated], axis=-1)
 
 
+def neighbour_chart(
+    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart
+) -> Int[Array, "*b 2"]:
+    """The chart that a point would enter first: the largest other coordinate scaled.
+
+    Eliminated is, as in :func:`best_chart`, the coordinate of steepest slope among the others.
+    """
+    z = jnp.asarray(z)
+    chart, index = _broadcast(chart, z), jnp.arange(manifold.ambient)
+    size, slope = jnp.abs(z), jnp.abs(gradient(manifold, z))
+    scaled = jnp.argmax(jnp.where(index == chart[..., :1], -1, size), axis=-1)
+    eliminated = jnp.argmax(jnp.where(index == scaled[..., None], -1, slope), axis=-1)
+    return jnp.stack([scaled, eliminated], axis=-1)
+
+
 def chart_coordinates(
     z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart
 ) -> Complex[Array, "*b k"]:

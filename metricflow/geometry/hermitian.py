@@ -60,6 +60,20 @@ def hermitian_pivots(g: Complex[AnyArray, "*b n n"]) -> Float[Array, "*b n"]:
     return jnp.stack(_factor(jnp.asarray(g))[1], axis=-1)
 
 
+def hermitian_root(g: Complex[AnyArray, "*b n n"]) -> Complex[Array, "*b n n"]:
+    """The lower triangular L with g = L L^dagger; NaN where g is not positive definite."""
+    g = jnp.asarray(g)
+    n = g.shape[-1]
+    lower, pivots = _factor(g)
+    scale = [jnp.sqrt(pivot).astype(g.dtype) for pivot in pivots]
+    zero = jnp.zeros_like(scale[0])
+    entries = [
+        [scale[a] if a == b else lower[a, b] * scale[b] if b < a else zero for b in range(n)]
+        for a in range(n)
+    ]
+    return jnp.stack([jnp.stack(row, axis=-1) for row in entries], axis=-2)
+
+
 def hermitian_determinant(g: Complex[AnyArray, "*b n n"]) -> Float[Array, "*b"]:
     """det g, a real number, by cofactors: exact zeros and negative values included."""
     g = jnp.asarray(g)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Complex
 
 Function = Callable[[Array], Array]
@@ -41,3 +42,26 @@ def _directional(function: Function, z: Array, direction: Array) -> tuple[Array,
     real = jax.jvp(function, (z,), (direction,))[1]
     imaginary = jax.jvp(function, (z,), (1j * direction,))[1]
     return real, imaginary
+
+
+def real_derivatives(
+    function: Callable[[Array], Array], z: Complex[Array, "b k"], jacobian: Complex[Array, "b n k"]
+) -> Array:
+    """Derivatives along the 2n real directions J_a and i J_a of a function of many points.
+
+    Every point moves alone, along its own directions.
+
+    Args:
+        function: from points (N, k) to an array with the points first.
+        z: the points.
+        jacobian: J, such as the pull-back of the points of a hypersurface.
+
+    Returns:
+        Shape (2n, N, ...): first along J_1 ... J_n, then along i J_1 ... i J_n.
+    """
+    directions = jacobian.swapaxes(0, 1)
+
+    def along(direction: Array) -> Array:
+        return jax.jvp(function, (z,), (direction,))[1]
+
+    return jax.lax.map(along, jnp.concatenate([directions, 1j * directions]))

@@ -37,7 +37,8 @@ def metrics(points, basis):
     theta = ansatz.initial_parameters(key, ansatz.mlp((4,)), features[0])
     theta["params"]["Dense_1"]["kernel"] = jnp.array([[1.0], [-2.0], [3.0], [2.0]])
     for activation in ("tanh", "gelu"):
-        found[activation] = ansatz.NetworkMetric(QUARTIC, basis, (4,), activation, theta)
+        network = ansatz.mlp((4,), activation)
+        found[activation] = ansatz.NetworkMetric(QUARTIC, basis, network, theta)
     found["kernel"] = ansatz.KernelPotentialMetric(
         QUARTIC, basis, WIDTH, features[:9], 0.1 * jax.random.normal(key, (9,))
     )
@@ -55,8 +56,7 @@ def potential(metric, features):
     if isinstance(metric, ansatz.KernelPotentialMetric):
         square = jnp.sum((features[:, None] - metric.centres) ** 2, axis=-1)
         return jnp.exp(-square / (2 * metric.width**2)) @ metric.coefficients
-    network = ansatz.mlp(metric.widths, metric.activation)
-    return jax.vmap(lambda y: network.apply(metric.parameters, y))(features)
+    return jax.vmap(lambda y: metric.network.apply(metric.parameters, y))(features)
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_a_loaded_metric_gives_the_same_numbers(tmp_path, metrics, few, name):
 def test_a_metric_with_nan_is_not_saved(tmp_path, metrics):
     metric = metrics["tanh"]
     broken = jax.tree.map(lambda x: x * jnp.nan, metric.parameters)
-    bad = ansatz.NetworkMetric(QUARTIC, metric.basis, (4,), "tanh", broken)
+    bad = ansatz.NetworkMetric(QUARTIC, metric.basis, metric.network, broken)
     with pytest.raises(ValueError, match=r"metric\.parameters\.params\.Dense_.*NaN"):
         save_metric(tmp_path / "metric.npz", bad)
     assert list(tmp_path.iterdir()) == []

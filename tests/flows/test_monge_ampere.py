@@ -152,7 +152,7 @@ def test_metrics_at_the_training_points_are_those_of_the_callables(points, basis
     problem, coefficients = linear(points, basis)
     spectral = ansatz.SpectralMetric(QUARTIC, basis, coefficients)
     perceptron, theta = network(points, basis)
-    net = ansatz.NetworkMetric(QUARTIC, basis, (4,), "tanh", theta)
+    net = ansatz.NetworkMetric(QUARTIC, basis, perceptron.network, theta)
     sections, form = algebraic(points, None)
     algebra = ansatz.AlgebraicMetric(QUARTIC, ansatz.section_basis(QUARTIC, 2, points), form)
     for found, metric in (
