@@ -199,7 +199,7 @@ def draw(result: dict, folder: Path) -> None:
     plotting.gain_against_distance(axis, result["gain_vs_distance"])
     if result.get("network"):
         rows = result["network"]["gain_vs_distance"]
-        plotting.gain_against_distance(axis, {"relu_network": rows}, style="k--")
+        plotting.gain_against_distance(axis, {"relu_network": rows}, style="--")
     axis.set_title("Train-optimal kernels, noise on the training points")
     _run.save_figure(figure, folder / "gain_against_distance.png")
 

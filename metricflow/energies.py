@@ -215,6 +215,7 @@ class Energy:
                 loss.  Held at that of the reference metric it fixes the volume of other models.
         """
         weight = data.points.weight / jnp.sum(data.points.weight)
+        zero = jnp.zeros((), weight.dtype)
         g = model.metric(parameters, data)
         terms: dict[str, Array] = {}
         if self.monge_ampere:
@@ -223,13 +224,13 @@ class Energy:
             gap = sigma_loss(g, data.points.omega2, kappa, power=self.power)
             terms["monge_ampere"] = weight @ gap
         if self.kaehler:
-            terms["kaehler"] = jnp.zeros(())
+            terms["kaehler"] = zero
             if not model.kaehler:
                 slopes = model.real_slopes(parameters, data)
                 torsion = kaehler_loss(slopes, data.reference, power=self.kaehler_power)
                 terms["kaehler"] = weight @ torsion
         if self.transition:
-            terms["transition"] = jnp.zeros(())
+            terms["transition"] = zero
             if not model.kaehler:
                 there, carried = model.beside(parameters, data)
                 mismatch = transition_loss(there, carried, data.beside_reference, power=self.power)
@@ -239,7 +240,7 @@ class Energy:
             terms["ricci"] = weight @ curvature
         if self.volume:
             terms["volume"] = volume_loss(g, data.reference, power=self.power)
-        total = sum((getattr(self, name) * value for name, value in terms.items()), jnp.zeros(()))
+        total = sum((getattr(self, name) * value for name, value in terms.items()), zero)
         return total, terms
 
 

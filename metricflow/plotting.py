@@ -19,6 +19,7 @@ COLOURS = {
     "algebraic": "#d55e00",
     "network": "#009e73",
     "kernel": "#cc79a7",
+    "relu_network": "black",
 }
 LABELS = {
     "relu": "ReLU NTK",

@@ -173,7 +173,14 @@ class ComponentModel:
 
     def _components(self, parameters: Any, inputs: Array) -> Array:
         apply = getattr(self.network, "apply", self.network)
-        return jax.vmap(apply, in_axes=(None, 0))(parameters, inputs)
+        found = jax.vmap(apply, in_axes=(None, 0))(parameters, inputs)
+        expected = (len(inputs), self.manifold.dim**2)
+        if found.shape != expected:
+            raise ValueError(
+                f"network: expected {expected[1]} components at each point, got shape "
+                f"{found.shape[1:]}; make it with ansatz.component_mlp"
+            )
+        return found
 
     def _assembled(self, parameters: Any, inputs: Array, reference: Array) -> Array:
         h = hermitian_unpack(self._components(parameters, inputs))

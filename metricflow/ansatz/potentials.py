@@ -163,8 +163,16 @@ def network_hessians(
 
     A perceptron of this library goes layer by layer, any other function by automatic
     differentiation.
+
+    Raises:
+        ValueError: a perceptron of several outputs.
     """
     if isinstance(network, Mlp):
+        if network.outputs is not None:
+            raise ValueError(
+                f"network: a potential is one number, this perceptron has {network.outputs} "
+                "outputs; make it with ansatz.mlp, or with outputs=None"
+            )
         layers = network.layers(parameters)
         return perceptron_hessians(layers, network.function, jnp.moveaxis(features, 0, -1), dim)
     apply = getattr(network, "apply", network)

@@ -71,6 +71,7 @@ def test_euler_numbers_do_not_depend_on_the_metric(dim, kind):
         assert float(jnp.max(jnp.abs(change - 1))) > 0.1
 
 
+@pytest.mark.heavy
 def test_euler_number_of_a_curve_without_symmetries():
     curve = geometry.random_hypersurface(jax.random.key(0), 1)
     points = geometry.sample_points(jax.random.key(5), curve, 10_000)
@@ -119,6 +120,7 @@ def test_density_depends_neither_on_the_chart_nor_on_the_scale(k3, k3_points):
         np.testing.assert_allclose(found / scale, expected / scale, rtol=0, atol=1e-9)
 
 
+@pytest.mark.heavy
 def test_density_of_a_hermitian_metric_that_is_not_kaehler(k3):
     """A conformal factor changes c_n by an exact form: the number stays."""
     points = geometry.sample_points(jax.random.key(6), k3, 10_000)
@@ -135,6 +137,7 @@ def test_density_of_a_hermitian_metric_that_is_not_kaehler(k3):
     assert float(jnp.max(jnp.abs(change - 1))) > 0.01
 
 
+@pytest.mark.heavy
 def test_density_is_that_of_the_curvature_in_local_coordinates(k3, k3_points):
     """det of the matrix of curvature forms for n = 2, written out with an inverse metric."""
     metric = Perturbed(k3)
@@ -164,6 +167,7 @@ def test_standard_error_is_the_spread_over_samples(k3):
     assert np.mean(value) == pytest.approx(24, abs=3 * np.mean(error) / np.sqrt(150))
 
 
+@pytest.mark.heavy
 def test_standard_error_falls_with_the_root_of_the_number_of_points(k3):
     points = geometry.sample_points(jax.random.key(8), k3, 32_000)
     metric = geometry.FubiniStudyMetric(k3)
