@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 from benchmarks._timing import compare
-from experiments.quintic_network import PRESETS, build_model, in_precision, initial_parameters
+from experiments._precision import in_precision
+from experiments.quintic_network import PRESETS, build_model, initial_parameters
 from metricflow import energies, geometry
 from metricflow.training import Training
 

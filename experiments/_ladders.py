@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments._precision import in_precision
 from metricflow import ansatz, geometry
 from metricflow.flows import AlgebraicPotential, GaussNewton, LinearPotential, NetworkPotential
 
@@ -139,11 +140,13 @@ class AlgebraicLadder(Ladder):
             start = ansatz.fubini_study_form(self.manifold, sections, points)
         else:
             start = ansatz.raised_form(metric, sections, points)
-        single = jax.tree.map(_single, points)
-        jets = ansatz.section_jets(jax.tree.map(_single, sections), single)
+        single = in_precision(points, "float32")
+        jets = ansatz.section_jets(in_precision(sections, "float32"), single)
         problem = AlgebraicPotential(single, jets, size)
         method = GaussNewton(solver="iterative", iterations=60, tolerance=0.02, damping=1e-7)
-        state, infos = method.run(method.init(_single(start)), problem, 6, tolerance=0.1)
+        state, infos = method.run(
+            method.init(in_precision(start, "float32")), problem, 6, tolerance=0.1
+        )
         parameters = jnp.asarray(state.parameters, points.weight.dtype)
         found = ansatz.AlgebraicMetric(self.manifold, sections, parameters)
         return found, _fit_record(parameters.size, points, infos)
@@ -254,11 +257,3 @@ def _feature_degree(manifold: geometry.Hypersurface) -> int:
     dimensions = ansatz.invariant_dimensions(ansatz.symmetry_group(manifold), 40)
     enough = np.flatnonzero(dimensions > 4 * manifold.dim + 1)
     return int(enough[0])
-
-
-def _single(x: Any) -> Any:
-    """Floating point arrays in single precision."""
-    x = jnp.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        return x.astype(jnp.complex64)
-    return x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x

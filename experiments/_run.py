@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from metricflow.checkpoint import write_atomically
 
@@ -206,6 +207,18 @@ def save_figure(figure: Any, path: Path) -> None:
 def finite_or_none(value: float | jax.Array) -> float | None:
     """JSON has no infinity: null stands for the gain of a metric whose sigma is exactly zero."""
     return float(value) if math.isfinite(value) else None
+
+
+def spread(values: list[float | None]) -> dict | None:
+    """Mean and sample standard deviation over seeds; None if a value means nothing."""
+    if any(value is None for value in values):
+        return None
+    numbers = np.array(values, float)
+    return {
+        "mean": float(numbers.mean()),
+        "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0,
+        "values": numbers.tolist(),
+    }
 
 
 @contextlib.contextmanager

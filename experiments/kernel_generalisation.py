@@ -63,7 +63,10 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
         {
             "kernel": kernel,
             "points": points,
-            **{m: _spread([results[kernel, points, s][m] for s in config.seeds]) for m in MEASURES},
+            **{
+                m: _run.spread([results[kernel, points, s][m] for s in config.seeds])
+                for m in MEASURES
+            },
             "outcomes": sorted({results[kernel, points, s]["outcome"] for s in config.seeds}),
         }
         for points in config.points
@@ -128,18 +131,6 @@ def _flow_stage(
         "outcome": Result(int(state.result)).name,
         "steps": int(state.steps),
         **{k: v for k, v in found._asdict().items() if k not in ("gain", "gain_unweighted")},
-    }
-
-
-def _spread(values: list[float | None]) -> dict | None:
-    """Mean and sample standard deviation over seeds; None if a value means nothing."""
-    if any(value is None for value in values):
-        return None
-    numbers = np.array(values, float)
-    return {
-        "mean": float(numbers.mean()),
-        "std": float(numbers.std(ddof=1)) if len(numbers) > 1 else 0.0,
-        "values": numbers.tolist(),
     }
 
 

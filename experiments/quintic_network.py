@@ -17,6 +17,7 @@ import optax
 
 from experiments import _run
 from experiments._manifold import FORMS, parse_manifold
+from experiments._precision import in_precision
 from metricflow import __version__, ansatz, diagnostics, energies, geometry, save_metric
 from metricflow.flows import GaussNewton, NetworkPotential
 from metricflow.training import Checkpoints, Training, TrainingState
@@ -107,12 +108,10 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
         record.stage(f"seed/{seed}", lambda s=seed: _seed_stage(config, manifold, s, record))  # type: ignore[misc]
         for seed in config.seeds
     ]
-    spread = {}
-    for name in NUMBERS:
-        values = [run["after"][name] if name in run["after"] else run[name] for run in runs]
-        if all(value is not None for value in values):
-            error = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            spread[name] = {"mean": float(np.mean(values)), "std": float(error)}
+    summary = {
+        name: _run.spread([one["after"].get(name, one.get(name)) for one in runs])
+        for name in NUMBERS
+    }
     return {
         "manifold": config.manifold,
         "ansatz": config.ansatz,
@@ -121,7 +120,7 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
         "points": config.points,
         "epochs": config.epochs,
         "energy": dataclasses.asdict(energies.Energy(**config.energy)),
-        "summary": spread,
+        "summary": summary,
         "runs": runs,
         "seconds": {k: record.seconds(k) for k in ("compile", "prepare", "train", "total")},
         "versions": {
@@ -181,19 +180,6 @@ def initial_parameters(key: jax.Array, model: Any, data: Any) -> Any:
     """Random parameters for the inputs that prepared data hold."""
     first = data.features[0, :, 0] if model.kaehler else data.inputs[0]
     return ansatz.initial_parameters(key, model.network, first)
-
-
-def in_precision(tree: Any, precision: str) -> Any:
-    """Floating point arrays in single or double precision, others as they are."""
-    real, cplx = (jnp.float32, jnp.complex64) if precision == "float32" else (float, complex)
-
-    def cast(x: Any) -> Any:
-        x = jnp.asarray(x)
-        if jnp.issubdtype(x.dtype, jnp.complexfloating):
-            return x.astype(cplx)
-        return x.astype(real) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-    return jax.tree.map(cast, tree)
 
 
 class Fitted(NamedTuple):
@@ -322,7 +308,6 @@ def _trained(
     folder = record.file(f"checkpoints/seed-{seed}")
     checkpoints = None
     if folder is not None:
-        # which stretch of a run is polished or diagnosed does not change its steps
         settings = dataclasses.asdict(config) | {"seed": seed}
         checkpoints = Checkpoints(folder, settings)
     with record.timed("train"):
@@ -424,8 +409,7 @@ def configure(arguments: argparse.Namespace) -> Config:
         if name in names and value is not None
     }
     if "ansatz" in changes and (changes["ansatz"] == "potential") != (config.ansatz == "potential"):
-        base = PRESETS["default" if changes["ansatz"] == "potential" else "multiplicative"]
-        config = base
+        config = PRESETS["default" if changes["ansatz"] == "potential" else "multiplicative"]
     weights = {
         name: getattr(arguments, name)
         for name in (*energies.TERMS, "power")

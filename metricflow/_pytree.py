@@ -36,3 +36,8 @@ def register_dataclass(cls: Cls) -> Cls:
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
     return cls
+
+
+def is_opaque(value: Any) -> bool:
+    """True for what is no pytree, such as a function: jit cannot take it as an argument."""
+    return any(leaf is value for leaf in jax.tree.leaves(value))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Complex, Float
 
 from . import _checks
 from ._checks import AnyArray
+from ._pytree import is_opaque
 from ._tiles import map_tiles
 from .energies import volume_ratio_eta
 from .geometry import (
@@ -346,9 +347,7 @@ def diagnose(
 
 def _compiled(function: Callable[..., Array], metric: Metric) -> Callable[..., Array]:
     """``function`` jitted if the metric is a pytree, so that a second call does not compile."""
-    if any(leaf is metric for leaf in jax.tree.leaves(metric)):
-        return function
-    return _jitted(function)
+    return function if is_opaque(metric) else _jitted(function)
 
 
 @functools.cache

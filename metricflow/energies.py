@@ -13,9 +13,9 @@ from jaxtyping import Array, Complex, Float
 from .geometry import (
     Points,
     hermitian_determinant,
+    hermitian_frame,
     hermitian_inverse,
     hermitian_pivots,
-    hermitian_root,
     hermitian_unpack,
     ricci_scalar,
 )
@@ -244,21 +244,9 @@ class Energy:
         return total, terms
 
 
-def _inverse_root(root: Array) -> Array:
-    """The inverse of lower triangular matrices, by forward substitution."""
-    n = root.shape[-1]
-    entries: dict[tuple[int, int], Array] = {}
-    for b in range(n):
-        for a in range(n):
-            inner = sum((root[..., a, c] * entries[c, b] for c in range(b, a)), start=0)
-            entries[a, b] = ((a == b) - inner) / root[..., a, a] if a >= b else 0 * root[..., a, b]
-    rows = [jnp.stack([entries[a, b] for b in range(n)], axis=-1) for a in range(n)]
-    return jnp.stack(rows, axis=-2)
-
-
 def _in_frame(tensor: Array, reference: Array, indices: str) -> Array:
     """Components in a frame that is orthonormal for the reference; the last index is barred."""
-    frame = _inverse_root(hermitian_root(reference))
+    frame = hermitian_frame(reference)
     for place in range(len(indices)):
         matrix = frame.conj() if place == len(indices) - 1 else frame
         moved = jnp.moveaxis(tensor, place + 1, -1)

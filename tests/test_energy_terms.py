@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments._precision import in_precision
 from metricflow import ansatz, diagnostics, energies, geometry
 from tests.geometry import cubic
 from tests.tolerances import tolerance
@@ -432,17 +433,6 @@ def test_the_weights_multiply_and_the_terms_do_not_carry_them(component):
         + 7 * terms["volume"]
     )
     assert float(total) == pytest.approx(float(expected), rel=CLOSE)
-
-
-def in_precision(tree, dtype):
-    """Real and complex numbers of a tree in this precision."""
-
-    def moved(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            return leaf
-        return leaf.astype(np.result_type(dtype, "complex64") if np.iscomplexobj(leaf) else dtype)
-
-    return jax.tree.map(moved, tree)
 
 
 def test_many_seeds_in_single_precision_are_one_after_the_other_in_double(component):

@@ -37,6 +37,7 @@ from .euler import EulerNumber, euler_density, euler_number
 from .fubini_study import FubiniStudyMetric, fubini_study_determinant, fubini_study_metric
 from .hermitian import (
     hermitian_determinant,
+    hermitian_frame,
     hermitian_inverse,
     hermitian_pack,
     hermitian_pivots,
@@ -55,6 +56,7 @@ from .hypersurface import (
     random_hypersurface,
     residual,
 )
+from .hypersurface_curvature import ricci_scalar, riemann_on_hypersurface
 from .kaehler_curvature import (
     kaehler_christoffel,
     kaehler_laplacian,
@@ -63,9 +65,8 @@ from .kaehler_curvature import (
     kaehler_scalar,
     real_metric,
 )
-from .local_coordinates import local_metric, local_point, riemann_on_hypersurface
+from .local_coordinates import local_metric, local_point
 from .monte_carlo import mean_over_lines, variance_over_lines
-from .ricci_scalar import ricci_scalar
 from .sampling import (
     Points,
     perturb_points,
@@ -96,6 +97,7 @@ __all__ = [
     "fubini_study_volume",
     "gradient",
     "hermitian_determinant",
+    "hermitian_frame",
     "hermitian_inverse",
     "hermitian_pack",
     "hermitian_pivots",

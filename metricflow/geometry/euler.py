@@ -11,7 +11,8 @@ from jaxtyping import Array, Complex, Float
 
 from .fubini_study import fubini_study_metric
 from .hermitian import hermitian_determinant
-from .local_coordinates import ChartMetric, curvature_of_tile, map_points
+from .hypersurface_curvature import curvature_of_tile, map_points
+from .local_coordinates import ChartMetric
 from .monte_carlo import mean_over_lines
 from .sampling import Points
 

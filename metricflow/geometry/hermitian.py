@@ -74,6 +74,22 @@ def hermitian_root(g: Complex[AnyArray, "*b n n"]) -> Complex[Array, "*b n n"]:
     return jnp.stack([jnp.stack(row, axis=-1) for row in entries], axis=-2)
 
 
+def hermitian_frame(g: Complex[AnyArray, "*b n n"]) -> Complex[Array, "*b n n"]:
+    """The e with e g e^dagger = 1, inverse of :func:`hermitian_root`: rows are orthonormal vectors.
+
+    Lower triangular; NaN where g is not positive definite.
+    """
+    root = hermitian_root(g)
+    n = root.shape[-1]
+    entries: dict[tuple[int, int], Array] = {}
+    for b in range(n):
+        for a in range(n):
+            inner = sum((root[..., a, c] * entries[c, b] for c in range(b, a)), start=0)
+            entries[a, b] = ((a == b) - inner) / root[..., a, a] if a >= b else 0 * root[..., a, b]
+    rows = [jnp.stack([entries[a, b] for b in range(n)], axis=-1) for a in range(n)]
+    return jnp.stack(rows, axis=-2)
+
+
 def hermitian_determinant(g: Complex[AnyArray, "*b n n"]) -> Float[Array, "*b"]:
     """det g, a real number, by cofactors: exact zeros and negative values included."""
     g = jnp.asarray(g)

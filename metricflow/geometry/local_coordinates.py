@@ -1,4 +1,4 @@
-"""Metrics of a hypersurface as functions of its local coordinates, and their curvature in bulk.
+"""Metrics of a hypersurface as functions of its local coordinates.
 
 A metric of a hypersurface is a callable ``metric(z, chart)`` that gives g[a, b], shape (..., n, n),
 at homogeneous coordinates z (..., n+2).
@@ -7,17 +7,14 @@ at homogeneous coordinates z (..., n+2).
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Int
 
 from .. import _checks
 from .._checks import AnyArray
-from .._tiles import map_tiles
 from .charts import Chart, chart_coordinates
 from .hypersurface import Hypersurface, gradient, polynomial
-from .kaehler_curvature import HermitianMetric, chern_curvature, mixed_derivatives
-from .sampling import Points
+from .kaehler_curvature import HermitianMetric
 
 ChartMetric = Callable[[Any, Any], Array]
 
@@ -86,85 +83,6 @@ def local_metric(
     z, chart, local = _at_point(manifold, z, chart)
     point = local_point(manifold, z, chart)
     return lambda x: metric(point(x), chart), z[local]
-
-
-def riemann_on_hypersurface(
-    metric: ChartMetric, points: Points, *, chunk: int = 256
-) -> Complex[Array, "b n n n n"]:
-    """R_(a bbar c dbar) of a metric at every point, each in its own chart.
-
-    The same tensor as :func:`~.kaehler_curvature.kaehler_riemann` in local coordinates.  It is
-    differentiated in homogeneous coordinates, along constant tangent directions: steps along them
-    leave the hypersurface at second order, by holomorphic terms, which a mixed derivative does not
-    see.
-
-    Args:
-        metric: callable ``metric(z, chart)``.
-        points: the points, in the charts to differentiate in.
-        chunk: points differentiated at a time.
-
-    Returns:
-        Shape (N, n, n, n, n).
-
-    Raises:
-        ValueError: no points, a metric that is not of shape (N, n, n), or an unusable chunk.
-    """
-    return map_points(_riemann, metric, points, chunk)
-
-
-def map_points(
-    function: Callable[[ChartMetric, Points], Array],
-    metric: ChartMetric,
-    points: Points,
-    chunk: int,
-) -> Array:
-    """``function(metric, tile)`` of tiles of at most ``chunk`` points, results joined; compiled.
-
-    Raises:
-        ValueError: no points, or an unusable chunk.
-    """
-    chunk = _checks.positive_integer("chunk", chunk)
-    if len(points.z) == 0:
-        raise ValueError("points: expected at least one point, got none; sample some first")
-    # jit takes a metric that is a pytree as an argument: a second call does not compile
-    opaque = any(leaf is metric for leaf in jax.tree.leaves(metric))
-    run = _map_points if opaque else _map_points_compiled
-    return run(function, metric, points, chunk)
-
-
-def curvature_of_tile(metric: ChartMetric, points: Points) -> tuple[Array, Array]:
-    """g, shape (N, n, n), and R_(a bbar c dbar), shape (N, n, n, n, n), of a few points."""
-
-    n = points.pullback.shape[-2]
-    expected = (len(points.z), n, n)
-
-    def components(z: Array) -> Array:
-        g = metric(z, points.chart)
-        if g.shape != expected:
-            raise ValueError(
-                f"metric: expected components of shape {expected} for these points, got "
-                f"{g.shape}; metric(z, chart) acts on batches of points"
-            )
-        return g.astype(z.dtype)
-
-    g, slope, mixed = mixed_derivatives(components, points.z, points.pullback.swapaxes(0, 1))
-    return g, chern_curvature(g, slope, mixed)
-
-
-def _riemann(metric: ChartMetric, points: Points) -> Array:
-    return curvature_of_tile(metric, points)[1]
-
-
-def _map_points(
-    function: Callable[[ChartMetric, Points], Array],
-    metric: ChartMetric,
-    points: Points,
-    chunk: int,
-) -> Array:
-    return map_tiles(lambda tile: function(metric, tile), points, chunk)
-
-
-_map_points_compiled = jax.jit(_map_points, static_argnums=(0, 3))
 
 
 def _at_point(

@@ -54,3 +54,15 @@ def test_vanishing_leading_minor_is_not_positive():
 def test_components_that_are_no_square_number_are_refused(count):
     with pytest.raises(ValueError, match="n\\^2"):
         geometry.hermitian_unpack(jnp.zeros((4, count)))
+
+
+@given(st.integers(1, 4), st.integers(0, 1000), st.sampled_from(["float32", "float64"]))
+def test_a_frame_is_orthonormal(n, seed, dtype):
+    h = hermitian(seed, n, dtype=dtype)
+    g = np.einsum("xab,xcb->xac", h, h.conj()) + np.eye(n, dtype=h.dtype)
+    frame = geometry.hermitian_frame(g)
+    assert frame.dtype == g.dtype
+    np.testing.assert_array_equal(frame, np.tril(frame))
+    found = np.einsum("xab,xbc,xdc->xad", frame, g, frame.conj())
+    unit = np.tile(np.eye(n), (6, 1, 1))
+    np.testing.assert_allclose(found, unit, atol=tolerance("algebra", dtype))

@@ -302,7 +302,7 @@ def test_fubini_study_of_a_hypersurface_by_the_equation_of_gauss(dim, dtype):
     manifold = geometry.dwork(dim, 0.4)
     points = geometry.sample_points(jax.random.key(dim), manifold, 20, dtype=dtype)
     metric = geometry.FubiniStudyMetric(manifold)
-    found = local_coordinates.riemann_on_hypersurface(metric, points, chunk=7)
+    found = geometry.riemann_on_hypersurface(metric, points, chunk=7)
     assert found.dtype == points.z.dtype
     hessian = jax.vmap(jax.jacfwd(lambda z: geometry.gradient(manifold, z), holomorphic=True))
     second = jnp.einsum("xij,xai,xcj->xac", hessian(points.z), points.pullback, points.pullback)
@@ -323,7 +323,7 @@ def test_bulk_curvature_is_that_in_local_coordinates():
     manifold = geometry.dwork(2, 0.4)
     points = geometry.sample_points(jax.random.key(3), manifold, 6)
     metric = Perturbed(manifold)
-    found = local_coordinates.riemann_on_hypersurface(metric, points, chunk=4)
+    found = geometry.riemann_on_hypersurface(metric, points, chunk=4)
 
     def one(z, chart):
         return kaehler.kaehler_riemann(*local_coordinates.local_metric(metric, manifold, z, chart))
@@ -344,7 +344,7 @@ def test_the_flat_metric_of_the_fermat_cubic_has_no_curvature():
         return geometry.holomorphic_volume(curve, z, chart)[..., None, None]
 
     scale = float(jnp.max(points.omega2))
-    close(local_coordinates.riemann_on_hypersurface(metric, points), 0, scale=scale)
+    close(geometry.riemann_on_hypersurface(metric, points), 0, scale=scale)
     local, x = local_coordinates.local_metric(metric, curve, points.z[0], points.chart[0])
     close(at(kaehler.kaehler_ricci, local, x), 0)
     assert float(jnp.abs(at(kaehler.kaehler_christoffel, local, x)[0, 0, 0])) > 0.01
@@ -372,7 +372,7 @@ def test_wrong_input_is_named(quantity):
 
 @pytest.mark.usefixtures("as_user")
 def test_wrong_input_on_a_hypersurface_is_named(quintic, quintic_points):
-    riemann, metric = local_coordinates.riemann_on_hypersurface, geometry.FubiniStudyMetric(quintic)
+    riemann, metric = geometry.riemann_on_hypersurface, geometry.FubiniStudyMetric(quintic)
     none = jax.tree.map(lambda x: x[:0], quintic_points)
     with pytest.raises(ValueError, match="points: expected at least one point, got none"):
         riemann(metric, none)
