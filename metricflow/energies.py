@@ -47,6 +47,28 @@ def sigma_loss(
     return jnp.abs(1 - volume_ratio_eta(g, omega2, kappa)) ** power
 
 
+def sigma_energy(
+    components: Float[Array, "b c"],
+    omega2: Float[Array, " b"],
+    weight: Float[Array, " b"],
+    kappa: Float[Array, ""] | float,
+    *,
+    power: float = 2.0,
+) -> Float[Array, ""]:
+    """E = sum_b m_b |1 - eta(x_b)|^p as a function of the real components of g.
+
+    Args:
+        components: of the metric, :func:`metricflow.geometry.hermitian_pack`, shape (N, n^2).
+        omega2: |Omega|^2 at the points.
+        weight: m_b: ones for a sum over a batch, w_b / sum w for the mean over mu_CY.
+        kappa: Vol_g / Vol_Omega, held.
+        power: p.
+
+    Source: MF 2.3, MF 2.4, MF B.11
+    """
+    return jnp.dot(weight, sigma_loss(hermitian_unpack(components), omega2, kappa, power=power))
+
+
 def sigma_loss_variation(
     g: Complex[Array, "*b n n"],
     omega2: Float[Array, "*b"],

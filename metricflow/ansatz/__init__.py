@@ -24,7 +24,14 @@ from .algebraic import (
     section_values,
 )
 from .features import composed_hessian, feature_jets
-from .models import ANSAETZE, ComponentData, ComponentMetric, ComponentModel, real_coordinates
+from .models import (
+    ANSAETZE,
+    ComponentData,
+    ComponentInputs,
+    ComponentMetric,
+    ComponentModel,
+    real_coordinates,
+)
 from .networks import (
     CosineNetwork,
     IndependentNetworks,
@@ -34,6 +41,7 @@ from .networks import (
     mlp,
 )
 from .perceptrons import perceptron_hessians
+from .pointwise import linearised, one_point
 from .potentials import (
     KernelPotentialMetric,
     NetworkMetric,
@@ -63,6 +71,7 @@ __all__ = [
     "ANSAETZE",
     "AlgebraicMetric",
     "ComponentData",
+    "ComponentInputs",
     "ComponentMetric",
     "ComponentModel",
     "CosineNetwork",
@@ -91,9 +100,11 @@ __all__ = [
     "invariant_dimensions",
     "invariant_orbits",
     "kernel_hessians",
+    "linearised",
     "mlp",
     "network_hessians",
     "no_symmetry",
+    "one_point",
     "perceptron_hessians",
     "projective_features",
     "raised_form",

@@ -86,6 +86,18 @@ class ComponentData(NamedTuple):
     change: Complex[Array, "b n n"]
 
 
+class ComponentInputs(NamedTuple):
+    """What the metric of a component model needs at points, and nothing else.
+
+    Attributes:
+        inputs: Re z and Im z with z_s = 1, shape (N, 2(n+2)).
+        reference: g_FS, shape (N, n, n).
+    """
+
+    inputs: Float[Array, "b f"]
+    reference: Complex[Array, "b n n"]
+
+
 @register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ComponentModel:
@@ -115,9 +127,42 @@ class ComponentModel:
         """Inputs, reference metric and the neighbouring chart at points."""
         return _prepared(self, points)
 
-    def metric(self, parameters: Any, data: ComponentData) -> Complex[Array, "b n n"]:
+    def inputs(
+        self, z: Complex[Array, "b k"], reference: Complex[Array, "b n n"]
+    ) -> ComponentInputs:
+        """What :meth:`metric` and :meth:`components` need, of points and g_FS in their charts."""
+        return ComponentInputs(real_coordinates(z), reference)
+
+    def metric(
+        self, parameters: Any, data: ComponentData | ComponentInputs
+    ) -> Complex[Array, "b n n"]:
         """g at prepared points, shape (N, n, n)."""
         return self._assembled(parameters, data.inputs, data.reference)
+
+    def components(
+        self, parameters: Any, data: ComponentData | ComponentInputs
+    ) -> Float[Array, "b c"]:
+        """The real components of g, :func:`metricflow.geometry.hermitian_pack`, (N, n^2)."""
+        return hermitian_pack(self.metric(parameters, data))
+
+    def component_map(self, data: ComponentData | ComponentInputs) -> Float[Array, "b c c"]:
+        """dg_I/dh_J at prepared points: how the metric follows the network, (N, n^2, n^2).
+
+        A factor h(x) in front of a network multiplies its tangent kernel by h(x) h(x'); this matrix
+        A(x) is such a factor for all components at once, Theta_g = A(x) Theta_h A(x')^T.
+
+        Source: MF 2.15, MF 2.16
+        """
+        ansatz = ANSAETZE[self.ansatz]
+
+        def assembled(reference: Array) -> Array:
+            def packed(h: Array) -> Array:
+                return hermitian_pack(ansatz(hermitian_unpack(h), reference))
+
+            zero = jnp.zeros(self.manifold.dim**2, reference.real.dtype)
+            return jax.jacfwd(packed)(zero)
+
+        return jax.vmap(assembled)(data.reference)
 
     def real_slopes(self, parameters: Any, data: ComponentData) -> Float[Array, "b d c"]:
         """Derivatives of g along the 2n real directions as real components, (N, 2n, n^2)."""

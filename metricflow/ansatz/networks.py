@@ -111,6 +111,18 @@ class Mlp(nn.Module):
             found.append((kernel, bias))
         return found
 
+    def tangent_scales(self, inputs: int, place: int) -> tuple[float, float]:
+        """By how much a unit of weight or bias of a layer moves what comes out of it.
+
+        Args:
+            inputs: of the layer.
+            place: of the layer, 0 the first.
+        """
+        _, variance, bias_std, has_bias = self._shapes()[place]
+        if self.parameterisation == "ntk":
+            return math.sqrt(variance / inputs), bias_std if has_bias else 0.0
+        return 1.0, 1.0 if has_bias else 0.0
+
     def _shapes(self) -> list[tuple[int, float, float, bool]]:
         """Width, variance, spread of the biases and whether there are any, layer by layer."""
         variances = [self.input_variance, *[self.hidden_variance] * (len(self.widths) - 1)]

@@ -14,7 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from ..geometry import Hypersurface, Points, fubini_study_metric
+from ..geometry import Hypersurface, Points, fubini_study_metric, hermitian_pack
 from .features import composed_hessian, feature_jets
 from .global_metric import GlobalMetric
 from .jets import components_to_hermitian, hermitian_components
@@ -109,6 +109,10 @@ class PotentialModel:
         dim = self.manifold.dim
         components = network_hessians(self.network, parameters, data.features, dim)
         return data.reference + components_to_hermitian(components, dim)
+
+    def components(self, parameters: Any, data: PotentialData) -> Float[Array, "b c"]:
+        """The real components of g, :func:`metricflow.geometry.hermitian_pack`, (N, n^2)."""
+        return hermitian_pack(self.metric(parameters, data))
 
     def bind(self, parameters: Any) -> NetworkMetric:
         """The metric with these parameters: it can be called, diagnosed and saved."""

@@ -7,6 +7,13 @@ init / step / run.  A run that breaks down ends with a named :class:`Result`.
 from .gauss_newton import GaussNewton, GaussNewtonInfo, GaussNewtonState, LeastSquares
 from .kernel import KernelFlow, KernelFlowInfo, KernelFlowState, KernelMetric, held_out_sigma
 from .monge_ampere import AlgebraicPotential, LinearPotential, NetworkPotential
+from .network import (
+    NetworkFlow,
+    NetworkFlowInfo,
+    NetworkFlowState,
+    metric_velocity,
+    parameter_velocity,
+)
 from .result import FlowError, Result
 
 __all__ = [
@@ -21,7 +28,12 @@ __all__ = [
     "KernelMetric",
     "LeastSquares",
     "LinearPotential",
+    "NetworkFlow",
+    "NetworkFlowInfo",
+    "NetworkFlowState",
     "NetworkPotential",
     "Result",
     "held_out_sigma",
+    "metric_velocity",
+    "parameter_velocity",
 ]

@@ -38,6 +38,15 @@ class LogKernel(Protocol):
 
 
 @runtime_checkable
+class MatrixKernel(Protocol):
+    """A kernel that mixes the components: it makes its own operator, whose matrix is not stored."""
+
+    def operator(self, z1: Array, z2: Array, *, chunk: int) -> "Operator":
+        """The linear map from functions at z2 to functions at z1."""
+        ...
+
+
+@runtime_checkable
 class Operator(Protocol):
     """A linear map from functions on N2 points to functions on N1 points."""
 
@@ -78,7 +87,7 @@ class _Gather:
 
 
 def tiled_operator(
-    kernel: PairKernel | Delta,
+    kernel: PairKernel | MatrixKernel | Delta,
     z1: Complex[AnyArray, "b1 k"],
     z2: Complex[AnyArray, "b2 k"],
     *,
@@ -99,26 +108,30 @@ def tiled_operator(
     """
     z1, z2 = _check_sets(z1, z2)
     chunk = _checks.positive_integer("chunk", chunk)
+    if isinstance(kernel, MatrixKernel):
+        if normalise:
+            raise ValueError("normalise: the rows of a kernel that mixes components have no sum")
+        return kernel.operator(z1, z2, chunk=chunk)
     if isinstance(kernel, Delta):
         return _Gather(nearest_neighbour(z1, z2, chunk=chunk).indices)
     return _Tiled(kernel, z1, z2, normalise, chunk)
 
 
 def dense_operator(
-    kernel: PairKernel | Delta,
+    kernel: PairKernel | MatrixKernel | Delta,
     z1: Complex[AnyArray, "b1 k"],
     z2: Complex[AnyArray, "b2 k"],
     *,
     normalise: bool = False,
 ) -> Operator:
     """The operator that stores all N1 x N2 kernel values: fast to apply again, for small sets."""
-    if isinstance(kernel, Delta):
-        return tiled_operator(kernel, z1, z2)
+    if isinstance(kernel, Delta | MatrixKernel):
+        return tiled_operator(kernel, z1, z2, normalise=normalise)
     return _Dense(dense(kernel, z1, z2, normalise=normalise))
 
 
 def apply(
-    kernel: PairKernel | Delta,
+    kernel: PairKernel | MatrixKernel | Delta,
     z1: Complex[AnyArray, "b1 k"],
     z2: Complex[AnyArray, "b2 k"],
     v: Float[AnyArray, "b2 c"],
@@ -140,7 +153,7 @@ def apply(
 
 
 def dense(
-    kernel: PairKernel | Delta,
+    kernel: PairKernel | MatrixKernel | Delta,
     z1: Complex[AnyArray, "b1 k"],
     z2: Complex[AnyArray, "b2 k"],
     *,
