@@ -4,10 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+TANGENTS := $(VENV)/.neural-tangents
 PEER := .venv-peer
 PEER_OUT ?= results/peer_mlgeometry.json
 
-.PHONY: help main test test-heavy lint docs benchmark peer lock clean
+.PHONY: help main test test-heavy lint docs benchmark neural-tangents peer lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -19,6 +20,11 @@ $(READY): requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+# wildcard: a plan of the targets can be made without this file
+$(TANGENTS): $(READY) $(wildcard requirements-neural-tangents.lock)
+	$(RUN) -m pip install --quiet --no-deps --require-hashes -r requirements-neural-tangents.lock
+	touch $@
+
 main: $(READY) ## fixed-kernel metric flows on the Fermat quintic: figures and numbers in results/
 	$(RUN) -m experiments.quintic_kernel --name main --resume
 
@@ -27,7 +33,7 @@ lint: $(READY) ## style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
-test: lint ## style, types, tests, documentation
+test: lint $(TANGENTS) ## style, types, tests, documentation
 	$(RUN) -m pytest -n 2 --dist loadscope
 	$(MAKE) docs
 
@@ -39,6 +45,8 @@ docs: $(READY) ## the documentation site, warnings are errors
 
 benchmark: $(READY) ## speed against bounds and peers
 	$(RUN) -m benchmarks
+
+neural-tangents: $(TANGENTS) ## the archived package neural-tangents, without the TensorFlow it asks for
 
 peer: ## MLGeometry, in an environment of its own, on the Fermat quintic (PEER_FLAGS for more)
 	@mkdir -p results

@@ -209,7 +209,7 @@ def finite_or_none(value: float | jax.Array) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def spread(values: list[float | None]) -> dict | None:
+def spread(values: Sequence[float | None]) -> dict | None:
     """Mean and sample standard deviation over seeds; None if a value means nothing."""
     if any(value is None for value in values):
         return None

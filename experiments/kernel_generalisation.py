@@ -86,7 +86,7 @@ def draw(result: dict, folder: Path) -> None:
     """Test gain against the number of training points, mean and spread over seeds."""
     import matplotlib.pyplot as plt
 
-    from metricflow.plotting import COLOURS, LABELS
+    from metricflow.plotting.curves import COLOURS, LABELS
 
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for kernel in dict.fromkeys(row["kernel"] for row in result["table"]):

@@ -35,7 +35,9 @@ class Config:
     widths: tuple[int, ...] = (64, 64, 64)
     activation: str = "gelu"
     independent: bool = False
+    parameterisation: str = "standard"  # of a network of components
     output_variance: float = 1e-4
+    bias_std: float = 0.0  # of a network of components
     energy: dict[str, float] = dataclasses.field(default_factory=dict)
     points: int = 100_000
     validation_points: int = 10_000
@@ -156,8 +158,10 @@ def build_model(
             manifold.dim,
             config.widths,
             config.activation,
+            parameterisation=config.parameterisation,
             independent=config.independent,
             output_variance=config.output_variance,
+            bias_std=config.bias_std,
         )
         return ansatz.ComponentModel(manifold, config.ansatz, network)
     perceptron = ansatz.mlp(
@@ -206,17 +210,28 @@ class Fitted(NamedTuple):
         return self.model.bind(in_precision(self.parameters, "float64"))
 
 
-def fit(config: Config, manifold: geometry.Hypersurface, seed: int, record: _run.Record) -> Fitted:
-    """Sample, build and train; a record with a folder also holds the checkpoints."""
-    names = ("train", "validation", "network", "order")
-    keys = dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
-    with record.timed("prepare"):
-        train = geometry.sample_points(keys["train"], manifold, config.points)
-        validation = geometry.sample_points(keys["validation"], manifold, config.validation_points)
-        model = build_model(config, manifold, train)
-        data = in_precision(model.prepare(train), config.precision)
-        held_out = in_precision(model.prepare(validation), config.precision)
-        jax.block_until_ready((data, held_out))
+class Problem(NamedTuple):
+    """What a config asks to be minimised.
+
+    Attributes:
+        model: the model.
+        data: the training points as it reads them, in the precision of the config.
+        training: loss, optimiser and batch size.
+        validate: parameters -> the energy ``"loss"`` and its terms on the validation points.
+    """
+
+    model: Any
+    data: Any
+    training: Training
+    validate: Any
+
+
+def pose(config: Config, train: geometry.Points, validation: geometry.Points) -> Problem:
+    """The problem of a config on given points."""
+    manifold = parse_manifold(config.manifold)
+    model = build_model(config, manifold, train)
+    data = in_precision(model.prepare(train), config.precision)
+    held_out = in_precision(model.prepare(validation), config.precision)
     energy = energies.Energy(**config.energy)
     kappa = _held_kappa(model, train, config.precision)
 
@@ -233,7 +248,18 @@ def fit(config: Config, manifold: geometry.Hypersurface, seed: int, record: _run
         optax.clip_by_global_norm(1.0),
         optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps)),
     )
-    training = Training(loss, optimiser, config.batch_size)
+    return Problem(model, data, Training(loss, optimiser, config.batch_size), validate)
+
+
+def fit(config: Config, manifold: geometry.Hypersurface, seed: int, record: _run.Record) -> Fitted:
+    """Sample, build and train; a record with a folder also holds the checkpoints."""
+    names = ("train", "validation", "network", "order")
+    keys = dict(zip(names, jax.random.split(jax.random.key(seed), len(names)), strict=True))
+    with record.timed("prepare"):
+        train = geometry.sample_points(keys["train"], manifold, config.points)
+        validation = geometry.sample_points(keys["validation"], manifold, config.validation_points)
+        model, data, training, validate = pose(config, train, validation)
+        jax.block_until_ready(data)
     parameters = initial_parameters(keys["network"], model, data)
     state = training.init(keys["order"], parameters)
     before = {name: float(x) for name, x in validate(parameters).items()}

@@ -32,7 +32,9 @@ def homogeneous_coordinates(name: str, z: AnyArray, ambient: int | None = None) 
 def finite(name: str, x: Array) -> None:
     """Raise ValueError if a concrete array holds NaN or infinity (tracers pass)."""
     if not is_traced(x):
-        bad = int(jnp.sum(~jnp.isfinite(x)))
+        # an array of numbers is looked at even while something else is being traced
+        with jax.ensure_compile_time_eval():
+            bad = int(jnp.sum(~jnp.isfinite(x)))
         if bad:
             raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
 

@@ -1,0 +1,27 @@
+"""Figures: arrays and a matplotlib axis in, the axis out.
+
+Import it by name, ``from metricflow import plotting``: it needs matplotlib, the rest does not.
+"""
+
+from .curves import (
+    accuracy_against_time,
+    gain_against_distance,
+    nearest_neighbour_distances,
+    sigma_history,
+    training_history,
+)
+from .spectra import drift_against_width, drift_history, spectrum_histogram
+from .surface import colour_bar, shaded_surface
+
+__all__ = [
+    "accuracy_against_time",
+    "colour_bar",
+    "drift_against_width",
+    "drift_history",
+    "gain_against_distance",
+    "nearest_neighbour_distances",
+    "shaded_surface",
+    "sigma_history",
+    "spectrum_histogram",
+    "training_history",
+]

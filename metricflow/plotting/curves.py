@@ -1,0 +1,153 @@
+"""Numbers of runs as curves: gain, loss and distances."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+
+COLOURS = {
+    "relu": "#0072b2",
+    "gaussian": "#d55e00",
+    "delta": "#009e73",
+    "spectral": "#0072b2",
+    "algebraic": "#d55e00",
+    "network": "#009e73",
+    "kernel": "#cc79a7",
+    "relu_network": "black",
+}
+LABELS = {
+    "relu": "ReLU NTK",
+    "gaussian": "Gaussian",
+    "delta": "delta",
+    "relu_network": "ReLU network",
+}
+
+
+def gain_against_distance(
+    axis: Axes, curves: Mapping[str, Sequence[Sequence[float]]], *, style: str = "o-"
+) -> Axes:
+    """The factor gained in sigma against the mean distance to the nearest training point.
+
+    Args:
+        axis: where to draw, both scales logarithmic.
+        curves: for each kernel rows (distance, gain).
+        style: line style, as in ``axis.plot``.
+
+    Source: MF section 3.2 (Fig. 3, left).
+    """
+    for name, rows in curves.items():
+        distance, gain = np.asarray(rows, float).T[:2]
+        axis.loglog(
+            distance, gain, style, color=COLOURS.get(name), label=LABELS.get(name, name), ms=4
+        )
+    axis.axhline(1, color="0.6", lw=0.8, zorder=0)
+    axis.set_xlabel("mean distance to the nearest training point")
+    axis.set_ylabel(r"gain in $\sigma$")
+    axis.legend(frameon=False)
+    return axis
+
+
+def nearest_neighbour_distances(
+    axis: Axes,
+    sizes: Sequence[int],
+    minimum: Sequence[float],
+    mean: Sequence[float],
+    maximum: Sequence[float],
+    *,
+    prefactor: float,
+    exponent: float,
+    fitted: Sequence[bool] | None = None,
+) -> Axes:
+    """Smallest, mean and largest nearest-neighbour distance against the number of points.
+
+    Args:
+        axis: where to draw, both scales logarithmic.
+        sizes: numbers of points N.
+        minimum: smallest distance for each N.
+        mean: mean distance for each N.
+        maximum: largest distance for each N.
+        prefactor: a of the fit a N^b to the mean.
+        exponent: b of the fit.
+        fitted: which sizes the fit used; the others are drawn hollow.
+
+    Source: MF 3.7, MF section 3.2 (Fig. 3, right).
+    """
+    numbers = np.asarray(sizes, float)
+    for values, label, marker in ((maximum, "largest", "^"), (minimum, "smallest", "v")):
+        axis.loglog(numbers, values, marker, color="0.55", ms=5, label=label)
+    used = np.ones(len(numbers), bool) if fitted is None else np.asarray(fitted)
+    axis.loglog(numbers[used], np.asarray(mean)[used], "o", color="#0072b2", ms=5, label="mean")
+    axis.loglog(numbers[~used], np.asarray(mean)[~used], "o", color="#0072b2", mfc="none", ms=5)
+    axis.loglog(
+        numbers,
+        prefactor * numbers**exponent,
+        "-",
+        color="#0072b2",
+        lw=1,
+        label=rf"${prefactor:.3f}\,N^{{{exponent:.3f}}}$",
+    )
+    axis.set_xlabel("number of points N")
+    axis.set_ylabel("distance to the nearest other point")
+    axis.legend(frameon=False)
+    return axis
+
+
+def sigma_history(
+    axis: Axes, train: Sequence[float], held_out: Sequence[float], *, name: str
+) -> Axes:
+    """sigma on training points and on held-out points against the step of a flow."""
+    colour = COLOURS.get(name)
+    axis.semilogy(range(len(train)), train, "-", color=colour, label=f"{LABELS.get(name, name)}")
+    axis.semilogy(range(len(held_out)), held_out, "--", color=colour)
+    axis.set_xlabel("step")
+    axis.set_ylabel(r"$\sigma$ (solid: training, dashed: held out)")
+    axis.legend(frameon=False)
+    return axis
+
+
+def training_history(
+    axis: Axes, history: Sequence[Mapping], *, before: float, first: bool = True
+) -> Axes:
+    """The validation loss and its terms against the epoch.
+
+    Args:
+        axis: where to draw, the loss on a logarithmic scale.
+        history: rows of :meth:`metricflow.training.Training.run` with a validation.
+        before: the validation loss at the start.
+        first: of several runs in one figure, the one with entries in the legend.
+    """
+    epochs = [0, *(row["epoch"] for row in history)]
+    names = [name for name in history[0]["validation"] if name != "loss"]
+    losses = [before, *(row["validation"]["loss"] for row in history)]
+    axis.semilogy(epochs, losses, "-", color="black", lw=1.2, label="total" if first else None)
+    for place, name in enumerate(names if len(names) > 1 else []):
+        values = np.array([row["validation"][name] for row in history], float)
+        label = name.replace("monge_ampere", "Monge-Ampère").replace("kaehler", "Kähler")
+        colour = f"C{place}"
+        shown = np.where(values > 0, values, np.nan)
+        axis.semilogy(epochs[1:], shown, "-", color=colour, lw=1, label=label if first else None)
+    axis.set_xlabel("epoch")
+    axis.set_ylabel("loss on held-out points")
+    axis.legend(frameon=False)
+    return axis
+
+
+def accuracy_against_time(
+    axis: Axes, histories: Mapping[str, Sequence[Sequence[float]]], *, style: str = "o-"
+) -> Axes:
+    """sigma on held-out points against wall seconds, both scales logarithmic.
+
+    Args:
+        axis: where to draw.
+        histories: for each label rows (seconds, sigma).
+        style: line style, as in ``axis.plot``.
+    """
+    for name, rows in histories.items():
+        seconds, sigma = np.asarray(rows, float).T
+        axis.loglog(
+            seconds, sigma, style, color=COLOURS.get(name), label=LABELS.get(name, name), ms=4
+        )
+    axis.set_xlabel("wall seconds since the start of the process")
+    axis.set_ylabel(r"$\sigma$ on held-out points")
+    axis.legend(frameon=False)
+    return axis
