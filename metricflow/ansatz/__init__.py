@@ -41,7 +41,7 @@ from .networks import (
     mlp,
 )
 from .perceptrons import perceptron_hessians
-from .pointwise import linearised, one_point
+from .pointwise import linearised, one_point, tangent_network
 from .potentials import (
     KernelPotentialMetric,
     NetworkMetric,
@@ -115,4 +115,5 @@ __all__ = [
     "section_values",
     "spectral_basis",
     "symmetry_group",
+    "tangent_network",
 ]

@@ -1,5 +1,6 @@
 """Networks and models as functions of one point, and their expansion in the parameters."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,27 @@ def one_point(apply_fn: Any) -> Callable[[Any, Any], Array]:
         return jnp.atleast_1d(found)
 
     return outputs
+
+
+@functools.lru_cache(maxsize=64)
+def tangent_network(apply_fn: Any) -> Callable[[Any, Any], Array]:
+    """The linear part alone: ({"origin": theta_0, "change": v}, x) -> sum_theta v df(theta_0, x).
+
+    As the network of a model it starts at the reference metric; only the change is learned.  One
+    function for each network, whatever the origin: programs are compiled once.
+
+    Args:
+        apply_fn: f, see :func:`one_point`.
+
+    Source: MF 2.10
+    """
+    apply = one_point(apply_fn)
+
+    def push(params: Any, x: Any) -> Array:
+        origin = jax.lax.stop_gradient(params["origin"])
+        return jax.jvp(lambda theta: apply(theta, x), (origin,), (params["change"],))[1]
+
+    return push
 
 
 def linearised(apply_fn: Any, origin: Any) -> Callable[[Any, Any], Array]:

@@ -6,7 +6,17 @@ init / step / run.  A run that breaks down ends with a named :class:`Result`.
 
 from .gauss_newton import GaussNewton, GaussNewtonInfo, GaussNewtonState, LeastSquares
 from .kernel import KernelFlow, KernelFlowInfo, KernelFlowState, KernelMetric, held_out_sigma
-from .monge_ampere import AlgebraicPotential, LinearPotential, NetworkPotential
+from .kernel_gauss_newton import (
+    KernelGaussNewton,
+    KernelGaussNewtonInfo,
+    KernelGaussNewtonState,
+)
+from .monge_ampere import (
+    AlgebraicPotential,
+    LinearPotential,
+    NetworkComponents,
+    NetworkPotential,
+)
 from .network import (
     NetworkFlow,
     NetworkFlowInfo,
@@ -25,9 +35,13 @@ __all__ = [
     "KernelFlow",
     "KernelFlowInfo",
     "KernelFlowState",
+    "KernelGaussNewton",
+    "KernelGaussNewtonInfo",
+    "KernelGaussNewtonState",
     "KernelMetric",
     "LeastSquares",
     "LinearPotential",
+    "NetworkComponents",
     "NetworkFlow",
     "NetworkFlowInfo",
     "NetworkFlowState",

@@ -176,18 +176,9 @@ class GaussNewton:
             direction, rank = self._dense(r, J, state.damping, solver)
         before = jnp.sum(r**2)
 
-        def worse(carry: tuple[Array, Array, Array]) -> Array:
-            _, loss, tries = carry
-            return ~(loss < before) & (tries <= self.halvings)
-
-        def halve(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            fraction, _, tries = carry
-            fraction = jnp.where(tries == 0, 1.0, fraction / 2).astype(flat.dtype)
-            loss = jnp.sum(residuals(flat - fraction * direction) ** 2)
-            return fraction, jnp.where(jnp.isfinite(loss), loss, jnp.inf), tries + 1
-
-        start = (jnp.ones((), flat.dtype), jnp.full((), jnp.inf, r.dtype), jnp.zeros((), jnp.int32))
-        fraction, loss, _ = jax.lax.while_loop(worse, halve, start)
+        fraction, loss = shortened(
+            lambda part: jnp.sum(residuals(flat - part * direction) ** 2), before, self.halvings
+        )
         good = (loss < before) & jnp.isfinite(before)
         fraction = jnp.where(good, fraction, 0)
         damping = state.damping
@@ -303,6 +294,30 @@ class GaussNewton:
             product, backward(r)[0], maxiter=self.iterations, tol=self.tolerance
         )
         return r, step, jnp.asarray(-1, jnp.int32)
+
+
+def shortened(
+    loss_at: Callable[[Array], Array], before: Array, halvings: int
+) -> tuple[Array, Array]:
+    """The first of the parts 1, 1/2, 1/4, ... of a step that lowers the loss, and the loss there.
+
+    If none of them does the loss is not below ``before``.
+    """
+
+    def worse(carry: tuple[Array, Array, Array]) -> Array:
+        _, loss, tries = carry
+        return ~(loss < before) & (tries <= halvings)
+
+    def halve(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        fraction, _, tries = carry
+        fraction = jnp.where(tries == 0, 1.0, fraction / 2).astype(before.dtype)
+        loss = loss_at(fraction)
+        return fraction, jnp.where(jnp.isfinite(loss), loss, jnp.inf), tries + 1
+
+    one = jnp.ones((), before.dtype)
+    start = (one, jnp.full_like(one, jnp.inf), jnp.zeros((), jnp.int32))
+    fraction, loss, _ = jax.lax.while_loop(worse, halve, start)
+    return fraction, loss
 
 
 @jax.jit(static_argnums=0)

@@ -210,7 +210,7 @@ class KernelFlow:
         zero = jnp.zeros((), jnp.int32)
         return KernelFlowState(
             points=points,
-            operator=self._operator(points.z, points.z, dense, chunk),
+            operator=self.operator(points.z, points.z, dense=dense, chunk=chunk),
             g=g,
             coefficients=jnp.zeros((len(g), g.shape[-1] ** 2), g.real.dtype),
             kappa=kappa_estimate(g, points),
@@ -306,7 +306,16 @@ class KernelFlow:
             normalise=self.normalise,
         )
 
-    def _operator(self, z1: AnyArray, z2: AnyArray, dense: bool, chunk: int) -> Operator:
+    def operator(
+        self, z1: AnyArray, z2: AnyArray, *, dense: bool = False, chunk: int = 1024
+    ) -> Operator:
+        """The kernel of the flow from functions at z2 to functions at z1.
+
+        Args:
+            z1, z2: homogeneous coordinates in the chart of the training points.
+            dense: store it.
+            chunk: tile size where it is not stored.
+        """
         if dense:
             return dense_operator(self.kernel, z1, z2, normalise=self.normalise)
         return tiled_operator(self.kernel, z1, z2, normalise=self.normalise, chunk=chunk)
@@ -346,7 +355,7 @@ def held_out_sigma(
             f"points: held-out points are in chart {_home(points)}, "
             f"the training points in {_home(state.points)}"
         )
-    operator = flow._operator(points.z, state.points.z, dense, chunk)
+    operator = flow.operator(points.z, state.points.z, dense=dense, chunk=chunk)
     return jax.tree_util.Partial(_sigma_at, operator, fubini_study_metric(points), points)
 
 

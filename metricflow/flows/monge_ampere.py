@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 from .._pytree import register_dataclass
 from ..ansatz.algebraic import algebraic_metric
 from ..ansatz.jets import components_to_hermitian, hermitian_dual
+from ..ansatz.models import ComponentInputs, ComponentModel
 from ..ansatz.potentials import network_hessians
 from ..energies import monge_ampere_residuals
 from ..geometry import Points, fubini_study_metric, hermitian_inverse
@@ -98,6 +99,34 @@ class NetworkPotential:
         weight = self.points.weight / jnp.sum(self.points.weight)
         centred = rows - weight @ rows
         return monge_ampere_residuals(g, self.points), jnp.sqrt(weight)[:, None] * centred
+
+
+@register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class NetworkComponents:
+    """A network for the components of the metric, or its linearisation: not Kaehler.
+
+    With :func:`metricflow.ansatz.tangent_network` the damped steps of Gauss-Newton reach the end of
+    the flow of a frozen metric-NTK in a few steps, which gradient steps with its small eigenvalues
+    do not.
+
+    Attributes:
+        model: the model.
+        points: training points.
+        inputs: what it reads there, from :meth:`metricflow.ansatz.ComponentModel.inputs`.
+    """
+
+    model: ComponentModel
+    points: Points
+    inputs: ComponentInputs
+
+    def metric(self, parameters: Any) -> Array:
+        """g at the points, shape (N, n, n)."""
+        return self.model.metric(parameters, self.inputs)
+
+    def residuals(self, parameters: Any) -> Array:
+        """See :func:`metricflow.energies.monge_ampere_residuals`."""
+        return monge_ampere_residuals(self.metric(parameters), self.points)
 
 
 @register_dataclass

@@ -6,6 +6,7 @@ Import it by name, ``from metricflow import plotting``: it needs matplotlib, the
 from .curves import (
     accuracy_against_time,
     gain_against_distance,
+    gain_against_epoch,
     nearest_neighbour_distances,
     sigma_history,
     training_history,
@@ -19,6 +20,7 @@ __all__ = [
     "drift_against_width",
     "drift_history",
     "gain_against_distance",
+    "gain_against_epoch",
     "nearest_neighbour_distances",
     "shaded_surface",
     "sigma_history",

@@ -14,12 +14,15 @@ COLOURS = {
     "network": "#009e73",
     "kernel": "#cc79a7",
     "relu_network": "black",
+    "frozen_ntk": "#cc79a7",
 }
 LABELS = {
     "relu": "ReLU NTK",
     "gaussian": "Gaussian",
     "delta": "delta",
     "relu_network": "ReLU network",
+    "frozen_ntk": "flow of its NTK, frozen then",
+    "network": "network",
 }
 
 
@@ -128,6 +131,39 @@ def training_history(
         axis.semilogy(epochs[1:], shown, "-", color=colour, lw=1, label=label if first else None)
     axis.set_xlabel("epoch")
     axis.set_ylabel("loss on held-out points")
+    axis.legend(frameon=False)
+    return axis
+
+
+def gain_against_epoch(
+    axis: Axes,
+    epochs: Sequence[int],
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    *,
+    constant: Mapping[str, float],
+) -> Axes:
+    """Test gains against the epoch of a network: mean and range over seeds.
+
+    Args:
+        axis: where to draw, the gain on a logarithmic scale.
+        epochs: E epochs.
+        curves: for each label E rows of S seeds.
+        constant: gains of what does not depend on the network, as dotted lines.
+    """
+    for name, rows in curves.items():
+        values, colour = np.asarray(rows, float), COLOURS.get(name)
+        axis.plot(
+            epochs, values.mean(axis=1), "o-", ms=4, color=colour, label=LABELS.get(name, name)
+        )
+        axis.fill_between(
+            epochs, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.2, lw=0
+        )
+    for name, value in constant.items():
+        axis.axhline(value, color=COLOURS.get(name), ls=":", label=LABELS.get(name, name))
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_yscale("log")
+    axis.set_xlabel("epoch")
+    axis.set_ylabel(r"test gain in $\sigma$")
     axis.legend(frameon=False)
     return axis
 
