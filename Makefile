@@ -34,7 +34,7 @@ lint: $(READY) ## style and types
 	$(RUN) -m mypy
 
 test: lint $(TANGENTS) ## style, types, tests, documentation
-	$(RUN) -m pytest -n 2 --dist loadscope
+	$(RUN) -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 	$(MAKE) docs
 
 test-heavy: $(READY) ## the tests that take minutes

@@ -13,6 +13,7 @@ import jax
 from benchmarks import (
     gradient_rules,
     kernel_operator,
+    metric_ntk,
     network_training,
     record_metric,
     sampling,
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = {
         sampling: 1000,
         kernel_operator: 500,
+        metric_ntk: 100,
         record_metric: 8,
         network_training: 500,
         gradient_rules: 4,
@@ -46,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             f" ({ours['wall_min']:.3f} ... {ours['wall_max']:.3f}), first {ours['first_call']:.2f}"
         )
         for peer, found in row["peers"].items():
-            print(f"  {peer}: {found['cpu']:.3f} cpu s; ours / peer {found['ratio']:.2f}")
+            print(
+                f"  {peer}: {found['cpu']:.3f} cpu s; ours / peer {found['ratio']:.2f}, "
+                f"wall {found['wall_ratio']:.2f}"
+            )
         for name, values in row.get("values", {}).items():
             print(f"  {name}: {values}")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -48,6 +48,7 @@ class Config:
     learning_rate: float = 1e-3
     validation_points: int = 10_000
     sweep_widths: tuple[int, ...] = (32, 64, 128, 256, 512, 1024)
+    sweep_layers: int = 3
     sweep_seeds: tuple[int, ...] = (0, 1, 2)
     sweep_points: int = 10_000
     sweep_epochs: int = 20
@@ -60,15 +61,16 @@ class Config:
 PRESETS = {
     "default": Config(),
     "smoke": Config(
-        manifold="fermat:2",
+        manifold="fermat:1",
         seeds=(0, 1),
         fixed_points=3,
-        widths=(8, 8),
+        widths=(8,),
         points=120,
         epochs=2,
         batch_size=20,
         validation_points=60,
         sweep_widths=(8, 16),
+        sweep_layers=1,
         sweep_seeds=(0, 1),
         sweep_points=100,
         sweep_epochs=2,
@@ -130,7 +132,8 @@ def draw(result: dict, folder: Path) -> None:
                 [row["width"] for row in part["rows"]],
                 [row["drift"]["values"] for row in part["rows"]],
                 label=name,
-                power=part["power"]["drift"]["power"],
+                power=part["power"]["drift_of_wide"]["power"],
+                fitted=part["power"]["drift_of_wide"]["widths"],
             )
         _run.save_figure(figure, folder / "ntk_widths.png")
 
@@ -219,7 +222,7 @@ def _width(config: Config, optimiser: str, width: int) -> dict:
     recipe = quintic_network.Config(
         manifold=config.manifold,
         ansatz="multiplicative",
-        widths=(width,) * 3,
+        widths=(width,) * config.sweep_layers,
         parameterisation="ntk" if descent else "standard",
         output_variance=config.sweep_output_variance,
         bias_std=0.1,
@@ -324,16 +327,24 @@ def _relative_change(before: jax.Array, after: jax.Array) -> list[float]:
 
 
 def _power(rows: list[dict]) -> dict:
-    """Least squares of log(drift) against log(width), with its standard error."""
-    found = {}
-    for name in ("drift", "relative_change"):
-        x = np.log([row["width"] for row in rows for _ in row[name]["values"]])
-        y = np.log([value for row in rows for value in row[name]["values"]])
-        slope, offset = np.polyfit(x, y, 1)
-        rest = y - slope * x - offset
-        error = math.sqrt(np.sum(rest**2) / max(len(x) - 2, 1) / np.sum((x - x.mean()) ** 2))
-        found[name] = {"power": float(slope), "standard_error": error}
-    return found
+    """Powers of the width, over all widths and over the wider half of them."""
+    wide = rows[len(rows) // 2 :] if len(rows) > 3 else rows
+    return {
+        f"{name}{suffix}": _fitted(some, name)
+        for name in ("drift", "relative_change")
+        for suffix, some in (("", rows), ("_of_wide", wide))
+    }
+
+
+def _fitted(rows: list[dict], name: str) -> dict:
+    """Least squares of the logarithm against log(width), with its standard error."""
+    x = np.log([row["width"] for row in rows for _ in row[name]["values"]])
+    y = np.log([value for row in rows for value in row[name]["values"]])
+    slope, offset = np.polyfit(x, y, 1)
+    rest = y - slope * x - offset
+    error = math.sqrt(np.sum(rest**2) / max(len(x) - 2, 1) / np.sum((x - x.mean()) ** 2))
+    widths = sorted({row["width"] for row in rows})
+    return {"power": float(slope), "standard_error": error, "widths": widths}
 
 
 def _short(values: np.ndarray) -> list[float]:

@@ -39,7 +39,7 @@ def fill_tiles(function: Callable[[Any], jax.Array], tree: Any, chunk: int) -> j
     shape = jax.eval_shape(tile, jnp.zeros((), int))
     whole = jnp.zeros((count, *shape.shape[1:]), shape.dtype)
 
-    def add(place: int, whole: jax.Array) -> jax.Array:
+    def add(place: Any, whole: jax.Array) -> jax.Array:
         start = jnp.minimum(place * chunk, count - chunk)
         return jax.lax.dynamic_update_slice_in_dim(whole, tile(start), start, 0)
 

@@ -65,3 +65,8 @@ def as_user() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebooks first: minutes in one file, which at the end would keep one worker waiting."""
+    items.sort(key=lambda item: "test_notebooks" not in item.nodeid)

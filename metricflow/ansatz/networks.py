@@ -95,6 +95,14 @@ class Mlp(nn.Module):
         return y[0] if self.outputs is None else y
 
     @property
+    def layered(self) -> bool:
+        """Whether what is known of perceptrons holds: no subclass, and an activation by name.
+
+        A function that comes from outside may mix neurons.
+        """
+        return type(self) is Mlp and isinstance(self.activation, str)
+
+    @property
     def function(self) -> Activation:
         """The activation."""
         return ACTIVATIONS[self.activation] if isinstance(self.activation, str) else self.activation

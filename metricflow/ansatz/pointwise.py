@@ -85,7 +85,7 @@ def linearised(apply_fn: Any, origin: Any) -> Callable[[Any, Any], Array]:
     origin = jax.tree.map(jnp.asarray, origin)
 
     def expansion(params: Any, x: Any) -> Array:
-        change = jax.tree.map(jnp.subtract, params, origin)
+        change = jax.tree.map(lambda p, o: jnp.subtract(p, o).astype(o.dtype), params, origin)
         value, slope = jax.jvp(lambda theta: apply(theta, x), (origin,), (change,))
         return value + slope
 

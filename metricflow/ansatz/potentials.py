@@ -177,8 +177,9 @@ def network_hessians(
                 f"network: a potential is one number, this perceptron has {network.outputs} "
                 "outputs; make it with ansatz.mlp, or with outputs=None"
             )
-        layers = network.layers(parameters)
-        return perceptron_hessians(layers, network.function, jnp.moveaxis(features, 0, -1), dim)
+        if network.layered:
+            layers = network.layers(parameters)
+            return perceptron_hessians(layers, network.function, jnp.moveaxis(features, 0, -1), dim)
     apply = getattr(network, "apply", network)
 
     def at(one: Array) -> Array:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from .. import _checks
 from ..ansatz import one_point
-from ..kernels.metric_ntk import (
+from ..kernels.tangent_kernel import (
     Preconditioner,
     check_parameters,
     check_points,
@@ -80,7 +80,7 @@ def parameter_velocity(
         slope: dE/dg at them, their weights included, shape (N, c).
         chunk: points in a tile.
 
-    Source: MF 2.2, MF A.4, RF 4
+    Source: MF 2.2, RF 4
     """
     pulled = pulled_back(apply_fn, params, x, slope, chunk=chunk)
     pulled = pulled if preconditioner is None else preconditioner(pulled)
@@ -206,7 +206,14 @@ class NetworkFlow:
         """
         steps = _checks.positive_integer("steps", steps)
         batch = check_points("batch", batch)
-        last, infos, seen = _run(self, state, batch, steps, static(observe))
+        parts = (self.apply_fn, self.energy, self.preconditioner, observe)
+        last, infos, seen = _run(
+            tuple(static(part) for part in parts),
+            jnp.asarray(self.step_size),
+            state,
+            batch,
+            (self.scheme, self.chunk, steps),
+        )
         if throw and not _checks.is_traced(last) and int(last.result) != Result.SUCCESSFUL:
             raise FlowError(Result(int(last.result)), int(last.steps), "use a smaller step_size")
         return last, infos, seen
@@ -223,9 +230,14 @@ class NetworkFlow:
         return energy, slope, velocity
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _run(flow: NetworkFlow, state: NetworkFlowState, batch: Any, steps: int, observe: Any) -> tuple:
-    watch = unwrapped(observe)
+@functools.partial(jax.jit, static_argnums=4)
+def _run(
+    parts: tuple, step_size: Array, state: NetworkFlowState, batch: Any, options: tuple
+) -> tuple:
+    """The scan; functions with their arrays are arguments, so that new arrays compile nothing."""
+    apply_fn, energy, preconditioner, watch = (unwrapped(part) for part in parts)
+    scheme, chunk, steps = options
+    flow = NetworkFlow(apply_fn, energy, step_size, scheme, preconditioner, chunk)
 
     def one(carry: NetworkFlowState, _: None) -> tuple:
         carry, info = flow.step(carry, batch)

@@ -9,7 +9,7 @@ The metric-NTK of a finite network mixes components: :func:`metric_ntk` and its 
 
 from .frozen import FrozenNTK, FrozenOperator
 from .infinite_width import ReluNTK
-from .metric_ntk import (
+from .tangent_kernel import (
     metric_ntk,
     metric_ntk_components,
     metric_ntk_diagonal,

@@ -6,11 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .. import _checks
 from .._pytree import register_dataclass
 from ..ansatz import ComponentInputs, ComponentModel
 from ..geometry import FubiniStudyMetric
 from ..geometry.charts import Chart
-from .metric_ntk import metric_ntk_product
+from .tangent_kernel import metric_ntk_product
 
 
 @register_dataclass
@@ -43,7 +44,17 @@ class FrozenNTK:
         return FrozenOperator(self, self.inputs(z1), self.inputs(z2), chunk)
 
     def inputs(self, z: Complex[Array, "b k"]) -> ComponentInputs:
-        """What the model reads at points of ``chart``."""
+        """What the model reads at points of ``chart``.
+
+        Raises:
+            ValueError: points that are not scaled as in that chart.
+        """
+        scaled = self.chart[0]
+        if not _checks.is_traced(z) and bool(jnp.any(jnp.abs(z[:, scaled] - 1) > 1e-3)):
+            raise ValueError(
+                f"FrozenNTK: expected points of chart {self.chart}, with coordinate {scaled} equal "
+                "to 1; sample them with sample_points_in_chart"
+            )
         chart = jnp.broadcast_to(jnp.asarray(self.chart), (len(z), 2))
         return self.model.inputs(z, FubiniStudyMetric(self.model.manifold)(z, chart))
 

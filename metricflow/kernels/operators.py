@@ -161,6 +161,11 @@ def dense(
 ) -> Float[Array, "b1 b2"]:
     """The N1 x N2 matrix K(z1_a, z2_b)."""
     z1, z2 = _check_sets(z1, z2)
+    if isinstance(kernel, MatrixKernel):
+        raise ValueError(
+            "kernel: one that mixes components has no N1 x N2 matrix; use tiled_operator, or "
+            "metric_ntk for its blocks"
+        )
     if isinstance(kernel, Delta):
         index = nearest_neighbour(z1, z2).indices
         return (index[:, None] == jnp.arange(len(z2))).astype(z1.real.dtype)

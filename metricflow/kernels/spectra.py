@@ -70,31 +70,49 @@ def wasserstein_distance(
         first, second: the numbers, in any shape and order.
         scale: 1 for the distance as it is; the mean of the first spectrum makes kernels of
             different size comparable.
+
+    Raises:
+        ValueError: unequal numbers of numbers.
     """
+    if first.size != second.size:
+        raise ValueError(f"second: expected {first.size} numbers like first, got {second.size}")
     return jnp.mean(jnp.abs(jnp.sort(first.ravel()) - jnp.sort(second.ravel()))) / scale
 
 
 def kernel_alignment(
     first: Float[Array, "b1 b2 c c"], second: Float[Array, "b1 b2 c c"]
 ) -> Float[Array, ""]:
-    """<Theta, Theta'> / (|Theta| |Theta'|), Frobenius: 1 if they differ by a factor only."""
-    return jnp.vdot(first, second) / (jnp.linalg.norm(first) * jnp.linalg.norm(second))
+    """<Theta, Theta'> / (|Theta| |Theta'|), Frobenius: 1 if they differ by a factor only.
+
+    0 if one of them vanishes.
+    """
+    return _ratio(jnp.vdot(first, second), jnp.linalg.norm(first) * jnp.linalg.norm(second))
 
 
 def target_alignment(
     theta: Float[Array, "b b c c"], values: Float[Array, "b c"]
 ) -> Float[Array, ""]:
-    """y^T Theta y / (|Theta| |y|^2): 1 if y is the only direction in which the kernel learns."""
+    """y^T Theta y / (|Theta| |y|^2): 1 if y is the only direction in which the kernel learns.
+
+    0 if one of them vanishes.
+    """
     pushed = jnp.einsum("xyij,yj->xi", theta, values)
-    return jnp.vdot(values, pushed) / (jnp.linalg.norm(theta) * jnp.vdot(values, values))
+    size = jnp.linalg.norm(theta) * jnp.vdot(values, values)
+    return _ratio(jnp.vdot(values, pushed), size)
 
 
 def effective_rank(eigenvalues: Float[Array, " m"]) -> Float[Array, ""]:
     """exp of the entropy of the eigenvalues as shares of their sum; m if all are equal.
 
-    Eigenvalues below zero are rounding and count as zero.
+    Eigenvalues below zero are rounding and count as zero; the rank of a kernel that vanishes is 0.
     """
     positive = jnp.maximum(eigenvalues, 0)
-    share = positive / jnp.sum(positive)
+    total = jnp.sum(positive)
+    share = _ratio(positive, total)
     logarithm = jnp.log(jnp.where(share > 0, share, 1))
-    return jnp.exp(-jnp.sum(share * logarithm))
+    return jnp.where(total > 0, jnp.exp(-jnp.sum(share * logarithm)), 0)
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    """part / whole, and 0 where there is nothing to divide by."""
+    return jnp.where(whole > 0, part / jnp.where(whole > 0, whole, 1), 0)

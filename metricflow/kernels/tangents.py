@@ -36,7 +36,12 @@ class Factor(NamedTuple):
 
 
 def tangents(
-    apply_fn: Any, params: Any, x: Any, preconditioner: Preconditioner | None = None
+    apply_fn: Any,
+    params: Any,
+    x: Any,
+    preconditioner: Preconditioner | None = None,
+    *,
+    whole: bool = False,
 ) -> list[Factor]:
     """The factors at N points, layer by layer where ``apply_fn`` is a perceptron.
 
@@ -44,15 +49,23 @@ def tangents(
         apply_fn: see :func:`metricflow.kernels.metric_ntk`.
         params: its parameters.
         x: a tree of arrays with the points first.
-        preconditioner: G^-1, applied to every row of the Jacobian; needs all of the Jacobian.
+        preconditioner: G^-1, applied to every row of the Jacobian.
+        whole: form the Jacobian even of a perceptron: what meets preconditioned rows.
     """
-    if preconditioner is None:
+    if preconditioner is None and not whole:
         if isinstance(apply_fn, ComponentModel):
             change = apply_fn.component_map(x)
             inner = tangents(apply_fn.network, params, x.inputs)
+            outputs = inner[0].sensitivity.shape[1]
+            if outputs != change.shape[1]:
+                raise ValueError(
+                    f"network: expected {change.shape[1]} components at each point, got {outputs}; "
+                    "make it with ansatz.component_mlp"
+                )
             return [Factor(a, jnp.einsum("xij,xjk->xik", change, s)) for a, s in inner]
         network = perceptron(apply_fn)
-        if network is not None:
+        real = all(jnp.isrealobj(leaf) for leaf in jax.tree.leaves((params, x)))
+        if network is not None and real and jnp.ndim(x) == 2:
             return _layered(network, params, x)
     return _by_leaves(one_point(apply_fn), params, x, preconditioner)
 
@@ -61,7 +74,7 @@ def perceptron(apply_fn: Any) -> Mlp | None:
     """The perceptron that a module or its bound ``apply`` is, or None."""
     owner = getattr(apply_fn, "__self__", apply_fn)
     known = apply_fn is owner or getattr(apply_fn, "__name__", "") == "apply"
-    return owner if known and isinstance(owner, Mlp) else None
+    return owner if known and isinstance(owner, Mlp) and owner.layered else None
 
 
 def direction(cotangent: Any) -> Any:

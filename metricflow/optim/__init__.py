@@ -11,6 +11,7 @@ params, and give what an optimiser should treat as the gradient of w::
 
 from .lne import ScaleByLNEState, lne_gradient, scale_by_lne
 from .metaquant import MetaQuantState, metaquant_gradient
+from .preconditioner import as_preconditioner
 from .proximal import ProximalState, proximal_quantization
 from .rf_dnn import RFDNNState, rf_dnn_gradient
 from .rules import RULES, GradientRule, RuleSetting, gradient_rule
@@ -32,6 +33,7 @@ __all__ = [
     "RFDNNState",
     "RuleSetting",
     "ScaleByLNEState",
+    "as_preconditioner",
     "dorefa_gradient",
     "exponential_slope",
     "gradient_rule",

@@ -15,7 +15,7 @@ _NAMES = {
 
 
 def spectrum_histogram(
-    axis: Axes, spectra: Mapping[str, Sequence[float]], *, bins: int = 60, linear: float = 1e-3
+    axis: Axes, spectra: Mapping[str, Sequence[float]], *, bins: int = 60, linear: float = 1e-2
 ) -> Axes:
     """Histograms of spectra on a scale that is linear around zero and logarithmic beyond.
 
@@ -77,6 +77,7 @@ def drift_against_width(
     *,
     label: str,
     power: float,
+    fitted: Sequence[int],
 ) -> Axes:
     """How far a kernel moves against the width, a point for each seed, with the fitted power.
 
@@ -85,15 +86,18 @@ def drift_against_width(
         widths: W widths.
         drift: W rows of S seeds.
         label: of the curve.
-        power: of the width, in the legend and as a line through the middle of the points.
+        power: of the width, in the legend and as a line through the points that it was fitted to.
+        fitted: the widths of these.
     """
     rows = [np.asarray(row, float) for row in drift]
     x = np.concatenate([np.full(len(row), w) for w, row in zip(widths, rows, strict=True)])
     y = np.concatenate(rows)
-    centre = np.exp(np.mean(np.log(y)) - power * np.mean(np.log(x)))
+    some = np.isin(x, fitted)
+    centre = np.exp(np.mean(np.log(y[some])) - power * np.mean(np.log(x[some])))
+    ends = np.array([min(fitted), max(fitted)], float)
     line = axis.loglog(
-        widths,
-        centre * np.asarray(widths, float) ** power,
+        ends,
+        centre * ends**power,
         "-",
         lw=1,
         label=f"{_NAMES.get(label, label)}: width$^{{{power:.2f}}}$",

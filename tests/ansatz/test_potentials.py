@@ -193,3 +193,13 @@ def test_bad_arguments_are_named(metrics):
         for z in (jnp.ones((3, 5), complex), jnp.ones((3, 4)), jnp.ones((0, 4), complex)):
             with pytest.raises(ValueError, match="z: expected"):
                 metrics[name](z)
+
+
+def test_an_activation_that_mixes_neurons_is_differentiated_as_it_is():
+    """Layer by layer it would be taken for a function of each neuron."""
+    network = ansatz.Mlp((4,), jax.nn.softmax)
+    jets = jax.random.normal(jax.random.key(0), (3, 5, 7 + 9))
+    parameters = network.init(jax.random.key(1), jets[0, :, 0])
+    found = ansatz.network_hessians(network, parameters, jets, 3)
+    expected = ansatz.network_hessians(lambda p, y: network.apply(p, y), parameters, jets, 3)
+    np.testing.assert_allclose(found, expected, rtol=tolerance("algebra"))

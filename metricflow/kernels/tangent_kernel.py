@@ -74,8 +74,7 @@ def metric_ntk(
     """
     x1, x2 = check_points("x1", x1), None if x2 is None else check_points("x2", x2, x1)
     params = check_parameters(params)
-    if chunk is not None:
-        _checks.positive_integer("chunk", chunk)
+    chunk = None if chunk is None else _checks.positive_integer("chunk", chunk)
     return _dense(static(apply_fn), params, x1, x2, static(preconditioner), chunk)
 
 
@@ -115,8 +114,9 @@ def metric_ntk_components(
     x1, x2 = check_points("x1", x1), None if x2 is None else check_points("x2", x2, x1)
     params = check_parameters(params)
     outputs = output_count(apply_fn, params, x1)
-    chosen = tuple((int(i), int(j)) for i, j in pairs)
-    if not chosen or not all(0 <= k < outputs for pair in chosen for k in pair):
+    chunk = None if chunk is None else _checks.positive_integer("chunk", chunk)
+    chosen = tuple((i, j) for i, j in pairs)
+    if not chosen or not all(k in range(outputs) for pair in chosen for k in pair):
         raise ValueError(
             f"pairs: expected pairs (I, J) of components 0 to {outputs - 1}, got {list(pairs)}"
         )
@@ -203,7 +203,8 @@ def check_points(name: str, x: Any, like: Any = None) -> Any:
             _checks.finite(name, leaf)
     if like is not None:
         others = [leaf.shape for leaf in jax.tree.leaves(like)]
-        if [s[1:] for s in shapes] != [s[1:] for s in others]:
+        alike = jax.tree.structure(x) == jax.tree.structure(like)  # type: ignore[operator]
+        if not alike or [s[1:] for s in shapes] != [s[1:] for s in others]:
             raise ValueError(f"{name}: expected points like x1, {others}, got {shapes}")
     return x
 
@@ -280,7 +281,7 @@ def _tiled(
     x2 = x1 if x2 is None else x2
 
     def right(x: Any) -> list[Factor]:
-        return tangents(apply_fn, params, x)
+        return tangents(apply_fn, params, x, whole=preconditioner is not None)
 
     chunk = _points_at_once(right, x2) if chunk is None else chunk
     fits = row_count(x2) <= chunk
@@ -302,14 +303,16 @@ def _diagonal(apply_fn: Any, params: Any, x: Any, preconditioner: Any) -> Array:
 
     def blocks(x: Any) -> Array:
         left = tangents(apply_fn, params, x, preconditioner)
-        right = left if preconditioner is None else tangents(apply_fn, params, x)
+        right = left
+        if preconditioner is not None:
+            right = tangents(apply_fn, params, x, whole=True)
         total: Any = 0
         for (a, s), (_, t) in zip(left, right, strict=True):
             term = jnp.einsum("xik,xjk->xij", s, t, precision=_EXACT)
             total = total + (term if a is None else jnp.sum(a**2, axis=1)[:, None, None] * term)
         return total
 
-    few = min(_points_at_once(lambda y: tangents(apply_fn, params, y), x), 1024)
+    few = min(_points_at_once(lambda y: tangents(apply_fn, params, y, preconditioner), x), 1024)
     return map_tiles(blocks, x, few)
 
 
