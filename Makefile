@@ -20,8 +20,7 @@ $(READY): requirements.lock pyproject.toml
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-# wildcard: a plan of the targets can be made without this file
-$(TANGENTS): $(READY) $(wildcard requirements-neural-tangents.lock)
+$(TANGENTS): $(READY) requirements-neural-tangents.lock
 	$(RUN) -m pip install --quiet --no-deps --require-hashes -r requirements-neural-tangents.lock
 	touch $@
 
@@ -43,7 +42,7 @@ test-heavy: $(READY) ## the tests that take minutes
 docs: $(READY) ## the documentation site, warnings are errors
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
-benchmark: $(READY) ## speed against bounds and peers
+benchmark: $(TANGENTS) ## speed against bounds and peers
 	$(RUN) -m benchmarks
 
 neural-tangents: $(TANGENTS) ## the archived package neural-tangents, without the TensorFlow it asks for

@@ -7,9 +7,11 @@ The catalogue:
 - :mod:`metricflow.ansatz`: ways to write a metric: spectral, algebraic, networks, kernels
 - :mod:`metricflow.energies`: pointwise losses of a metric and their variations
 - :mod:`metricflow.diagnostics`: how good a metric is
-- :mod:`metricflow.kernels`: Gaussian, exponential, delta and infinite-width kernels as operators
+- :mod:`metricflow.kernels`: metric-NTKs of finite networks and their spectra; Gaussian, exponential,
+  delta and infinite-width kernels as operators
 - :mod:`metricflow.discretize`: quantisers, LNE metrics, penalty of the discrete Ricci flow
-- :mod:`metricflow.flows`: metric flows of a kernel, Gauss-Newton for the Monge-Ampere equation
+- :mod:`metricflow.flows`: metric flows of kernels and networks, Gauss-Newton for the Monge-Ampere
+  equation
 - :mod:`metricflow.optim`: gradient rules for discretised networks as optax transformations:
   :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ENDINGS = {".py", ".md", ".toml", ".cff", ".lock", ".ipynb", ".json", ".yml", ".yaml", ".txt"}
+LOCKS = ("requirements.lock", "requirements-neural-tangents.lock")
 BY_NAME = ("Makefile", ".ci/run", ".gitignore")
 GENERATED = {"results", "_build", "build", "dist", "__pycache__"}
 # paths of one machine; written so that this file passes its own check
@@ -74,7 +75,7 @@ def test_ci_runs_make_test_and_nothing_else():
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 @pytest.mark.parametrize("target", ["main", "test"])
 def test_a_fresh_clone_is_set_up_from_the_lock_before_anything_runs(target, tmp_path):
-    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
         shutil.copy(ROOT / name, tmp_path)
     plan = subprocess.run(
         ["make", "--dry-run", target], cwd=tmp_path, capture_output=True, text=True, check=True

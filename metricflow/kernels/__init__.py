@@ -9,13 +9,6 @@ The metric-NTK of a finite network mixes components: :func:`metric_ntk` and its 
 
 from .frozen import FrozenNTK, FrozenOperator
 from .infinite_width import ReluNTK
-from .tangent_kernel import (
-    metric_ntk,
-    metric_ntk_components,
-    metric_ntk_diagonal,
-    metric_ntk_product,
-    pulled_back,
-)
 from .operators import Operator, apply, dense, dense_operator, tiled_operator
 from .radial import Delta, Exponential, Gaussian
 from .spectra import (
@@ -28,6 +21,13 @@ from .spectra import (
     kernel_alignment,
     target_alignment,
     wasserstein_distance,
+)
+from .tangent_kernel import (
+    metric_ntk,
+    metric_ntk_components,
+    metric_ntk_diagonal,
+    metric_ntk_product,
+    pulled_back,
 )
 
 __all__ = [
