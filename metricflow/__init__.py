@@ -7,8 +7,8 @@ The catalogue:
 - :mod:`metricflow.ansatz`: ways to write a metric: spectral, algebraic, networks, kernels
 - :mod:`metricflow.energies`: pointwise losses of a metric and their variations
 - :mod:`metricflow.diagnostics`: how good a metric is
-- :mod:`metricflow.kernels`: metric-NTKs of finite networks and their spectra; Gaussian, exponential,
-  delta and infinite-width kernels as operators
+- :mod:`metricflow.kernels`: metric-NTKs of finite networks and their spectra; Gaussian,
+  exponential, delta and infinite-width kernels as operators
 - :mod:`metricflow.discretize`: quantisers, LNE metrics, penalty of the discrete Ricci flow
 - :mod:`metricflow.flows`: metric flows of kernels and networks, Gauss-Newton for the Monge-Ampere
   equation

@@ -28,11 +28,11 @@ class Factor(NamedTuple):
 
     Attributes:
         activation: a(x), shape (N, h); None stands for the number 1.
-        sensitivity: s(x), shape (N, c, k).
+        sensitivity: s(x), shape (N, c, k); (1, c, k) where it is the same at all points.
     """
 
     activation: Float[Array, "b h"] | None
-    sensitivity: Float[Array, "b c k"]
+    sensitivity: Float[Array, "s c k"]
 
 
 def tangents(
@@ -62,7 +62,7 @@ def tangents(
                     f"network: expected {change.shape[1]} components at each point, got {outputs}; "
                     "make it with ansatz.component_mlp"
                 )
-            return [Factor(a, jnp.einsum("xij,xjk->xik", change, s)) for a, s in inner]
+            return [Factor(a, change @ s) for a, s in inner]
         network = perceptron(apply_fn)
         real = all(jnp.isrealobj(leaf) for leaf in jax.tree.leaves((params, x)))
         if network is not None and real and jnp.ndim(x) == 2:
@@ -109,8 +109,7 @@ def _layered(network: Mlp, params: Any, x: Array) -> list[Factor]:
         entering.append(after)
         rises.append(rise)
     outputs = layers[-1][0].shape[1]
-    eye = jnp.eye(outputs, dtype=entering[-1].dtype)
-    sensitivity = jnp.broadcast_to(eye, (len(x), outputs, outputs))
+    sensitivity = jnp.eye(outputs, dtype=entering[-1].dtype)[None]
     found = []
     for place in range(len(layers) - 1, -1, -1):
         weight, bias_scale = network.tangent_scales(layers[place][0].shape[0], place)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator
 
 COLOURS = {
     "relu": "#0072b2",
@@ -161,7 +162,12 @@ def gain_against_epoch(
     for name, value in constant.items():
         axis.axhline(value, color=COLOURS.get(name), ls=":", label=LABELS.get(name, name))
     axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(0, max(epochs))
+    axis.set_xticks(epochs, [str(epoch) for epoch in epochs])
     axis.set_yscale("log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")
     axis.set_xlabel("epoch")
     axis.set_ylabel(r"test gain in $\sigma$")
     axis.legend(frameon=False)

@@ -184,7 +184,7 @@ def test_a_perceptron_goes_layer_by_layer():
 
     layered = shapes(network.apply)
     assert [f.activation.shape for f in layered] == [(2, 6), (2, 7), (2, 4)]
-    assert [f.sensitivity.shape for f in layered] == [(2, 3, 3), (2, 3, 5), (2, 3, 6)]
+    assert [f.sensitivity.shape for f in layered] == [(1, 3, 3), (2, 3, 5), (2, 3, 6)]
     assert all(f.activation is None for f in shapes(plain(network)))
     # in this parameterisation a bias without spread moves nothing, and is left out
     quiet = shapes(mlp(bias_std=0.0, widths=(6, 5)))
