@@ -19,9 +19,9 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -29,6 +29,8 @@ import numpy as np
 from metricflow.checkpoint import write_atomically
 
 log = logging.getLogger("experiments")
+
+Config = TypeVar("Config", bound=Any)
 
 _PACKAGES = ("metricflow-jax", "jax", "jaxlib", "numpy", "scipy", "matplotlib")
 _FIGURE_BYTES = 1_000_000
@@ -168,6 +170,21 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def configured(arguments: argparse.Namespace, presets: Mapping[str, Config]) -> Config:
+    """The preset that the flags name, changed in the fields for which there are flags.
+
+    A flag that was not given is None and changes nothing; lists become tuples.
+    """
+    preset = presets[arguments.preset]
+    names = {field.name for field in dataclasses.fields(preset)}
+    changes: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in vars(arguments).items()
+        if name in names and value is not None
+    }
+    return dataclasses.replace(preset, **changes)
 
 
 class _Terminal(logging.StreamHandler):

@@ -316,13 +316,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def configure(arguments: argparse.Namespace) -> Config:
     """The config that the flags describe."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    changes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(arguments).items()
-        if name in names and value is not None
-    }
-    return dataclasses.replace(PRESETS[arguments.preset], **changes)
+    return _run.configured(arguments, PRESETS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

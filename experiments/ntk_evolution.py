@@ -164,41 +164,16 @@ def _evolution(config: Config) -> dict:
         progress=True,
     )
     spectra = [_spectra(theta, config.fixed_points) for theta in seen]
-    start = np.mean(spectra[0]["joint"], axis=1)  # of each seed
     losses = [np.asarray(jax.vmap(validate)(parameters)["loss"]).tolist()]
     losses += [row["validation"]["loss"] for row in history]
     joint = jnp.stack([jnp.asarray(s["joint"]) for s in spectra])
     before = seen[0]
-    drift: dict[str, dict] = {}
-    between: dict[str, dict] = {}
-    for name in STATISTICS:
-        scale = np.mean(np.abs(spectra[0][name]), axis=1)
-        moved = [_distances(spectra[0][name], later[name]) for later in spectra]
-        pairs = list(itertools.combinations(range(len(config.seeds)), 2))
-        apart = [
-            float(_distances(spectra[0][name][[i]], spectra[0][name][[j]])[0]) for i, j in pairs
-        ]
-        drift[name] = {
-            "raw": [row.tolist() for row in moved],
-            "relative": [(row / scale).tolist() for row in moved],
-        }
-        between[name] = {
-            "raw": apart,
-            "relative": [x / float(np.mean(scale)) for x in apart],
-        }
-        if len(apart) > 1:
-            deviation = float(np.std(apart, ddof=1))
-            between[name] |= {
-                "mean": float(np.mean(apart)),
-                "std": deviation,
-                "drift_over_std": float(np.mean(moved[-1])) / deviation,
-            }
     return {
         "epochs": list(range(len(seen))),
         "seeds": list(config.seeds),
         "validation_loss": losses,
-        "drift": drift,
-        "between_seeds": between,
+        "drift": {name: _drift([s[name] for s in spectra]) for name in STATISTICS},
+        "between_seeds": {name: _between_seeds([s[name] for s in spectra]) for name in STATISTICS},
         "imaginary_share": [s["imaginary_share"].tolist() for s in spectra],
         "relative_change": [_relative_change(before, theta) for theta in seen],
         "alignment": [
@@ -206,13 +181,42 @@ def _evolution(config: Config) -> dict:
         ],
         "effective_rank": np.asarray(jax.vmap(jax.vmap(kernels.effective_rank))(joint)).tolist(),
         "mean_eigenvalue": [np.mean(s["joint"], axis=1).tolist() for s in spectra],
-        "mean_eigenvalue_at_start": start.tolist(),
         # of the first seed
         "spectra": {
             name: {"first": _short(spectra[0][name][0]), "last": _short(spectra[-1][name][0])}
             for name in STATISTICS
         },
     }
+
+
+def _drift(spectra: list[np.ndarray]) -> dict:
+    """W_1 of every epoch to epoch 0 for every seed, as it is and over the mean size at epoch 0."""
+    moved = [_distances(spectra[0], later) for later in spectra]
+    size = np.mean(np.abs(spectra[0]), axis=1)
+    return {
+        "raw": [row.tolist() for row in moved],
+        "relative": [(row / size).tolist() for row in moved],
+    }
+
+
+def _between_seeds(spectra: list[np.ndarray]) -> dict:
+    """W_1 of all pairs of seeds at epoch 0, and the drift in units of its spread."""
+    first = spectra[0]
+    pairs = itertools.combinations(range(len(first)), 2)
+    apart = [float(_distances(first[[i]], first[[j]])[0]) for i, j in pairs]
+    found: dict[str, Any] = {
+        "raw": apart,
+        "relative": [x / float(np.mean(np.abs(first))) for x in apart],
+    }
+    if len(apart) > 1:
+        deviation = float(np.std(apart, ddof=1))
+        drift = float(np.mean(_distances(first, spectra[-1])))
+        found |= {
+            "mean": float(np.mean(apart)),
+            "std": deviation,
+            "drift_over_std": drift / deviation,
+        }
+    return found
 
 
 def _width(config: Config, optimiser: str, width: int) -> dict:
@@ -390,13 +394,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def configure(arguments: argparse.Namespace) -> Config:
     """The config that the flags describe."""
-    names = {field.name for field in dataclasses.fields(Config)}
-    changes: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in vars(arguments).items()
-        if name in names and value is not None
-    }
-    return dataclasses.replace(PRESETS[arguments.preset], **changes)
+    return _run.configured(arguments, PRESETS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ The catalogue:
 - :mod:`metricflow.diagnostics`: how good a metric is
 - :mod:`metricflow.kernels`: metric-NTKs of finite networks and their spectra; Gaussian,
   exponential, delta and infinite-width kernels as operators
+- :mod:`metricflow.clustering`: clusters by Fubini-Study distance, kernels within clusters
 - :mod:`metricflow.discretize`: quantisers, LNE metrics, penalty of the discrete Ricci flow
 - :mod:`metricflow.flows`: metric flows of kernels and networks, Gauss-Newton for the Monge-Ampere
   equation
@@ -24,6 +25,7 @@ The catalogue:
 from . import _jax_version as _jax_version  # first: refuses a jax that computes wrong numbers
 from . import (
     ansatz,
+    clustering,
     diagnostics,
     discretize,
     energies,
@@ -40,6 +42,7 @@ from .optim import lne_gradient, ste_gradient
 __all__ = [
     "__version__",
     "ansatz",
+    "clustering",
     "diagnostics",
     "discretize",
     "energies",

@@ -6,6 +6,7 @@ with I, J the real components of the metric.  It drives the flow of the metric w
 learns (MF 2.8), and changes with its parameters.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._checks import AnyArray
+from .._pytree import register_dataclass
 from .._tiles import fill_tiles, map_tiles
 from ..ansatz import one_point
 from .tangents import (
@@ -218,18 +220,12 @@ def _check_rows(apply_fn: Any, params: Any, x: Any, v: Array) -> None:
         )
 
 
-@jax.tree_util.register_static
+@register_dataclass
+@dataclasses.dataclass(frozen=True)
 class _Static:
     """A function that is part of the compiled program."""
 
-    def __init__(self, function: Any):
-        self.function = function
-
-    def __hash__(self) -> int:
-        return hash(self.function)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Static) and self.function == other.function
+    function: Any = dataclasses.field(metadata={"static": True})
 
 
 def unwrapped(tree: Any) -> Any:

@@ -3,6 +3,7 @@
 Import it by name, ``from metricflow import plotting``: it needs matplotlib, the rest does not.
 """
 
+from .clusters import distance_matrix
 from .curves import (
     accuracy_against_time,
     gain_against_distance,
@@ -17,6 +18,7 @@ from .surface import colour_bar, shaded_surface
 __all__ = [
     "accuracy_against_time",
     "colour_bar",
+    "distance_matrix",
     "drift_against_width",
     "drift_history",
     "gain_against_distance",
