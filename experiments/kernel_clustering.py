@@ -104,7 +104,7 @@ def draw(result: dict, folder: Path) -> None:
     found = result["heat_map"]
     z = np.array(found["real"]) + 1j * np.array(found["imaginary"])
     distances = np.asarray(geometry.pairwise_distance(z, z))
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    figure, axes = plt.subplots(1, 3, figsize=(8, 2.9), layout="constrained")
     titles = ("no clusters", f"{result['batches']} batches", "all points at once")
     for axis, title, labels in zip(
         axes, titles, (None, found["batched"], found["full"]), strict=True
