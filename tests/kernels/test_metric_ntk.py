@@ -861,3 +861,10 @@ def test_trees_with_other_names_are_other_points(as_user):
     x = jnp.ones((4, 2))
     with pytest.raises(ValueError, match="x2: expected points like x1"):
         metric_ntk(apply, jnp.ones(2), {"a": x, "b": x}, {"c": x, "d": x})
+
+
+def test_points_of_another_dimension_are_refused(as_user):
+    network = ansatz.Mlp((4,), "tanh", 2)
+    params = network.init(jax.random.key(1), jnp.ones(3))
+    with pytest.raises(ValueError, match=r"x: expected 3 numbers at each point, .* \(4, 2\)"):
+        metric_ntk(network, params, jnp.ones((4, 2)))
