@@ -101,11 +101,9 @@ def check_parameters(params: Any) -> Any:
 def _layered(network: Mlp, params: Any, x: Array) -> list[Factor]:
     """Activations go forward, sensitivities go back."""
     layers = network.layers(params)
-    if x.shape[1] != len(layers[0][0]):
-        raise ValueError(
-            f"x: expected {len(layers[0][0])} numbers at each point, as the network has inputs, got "
-            f"shape {x.shape}"
-        )
+    inputs = len(layers[0][0])
+    if x.shape[1] != inputs:
+        raise ValueError(f"x: the network reads {inputs} numbers at each point, got {x.shape[1]}")
     entering, rises = [x], []
     for kernel, bias in layers[:-1]:
         before = entering[-1] @ kernel
