@@ -54,6 +54,7 @@ class Config:
     iterations: int = 50  # of conjugate gradients, a step
     gaussian_widths: tuple[float, ...] = (0.3, 0.4, 0.5)
     relu_depths: tuple[int, ...] = (3,)
+    derivative_points: int = 300
     precision: str = "float32"
 
 
@@ -74,6 +75,7 @@ PRESETS = {
         gauss_newton_steps=2,
         gaussian_widths=(0.4,),
         relu_depths=(1,),
+        derivative_points=10,
     ),
 }
 
@@ -149,7 +151,7 @@ def _seed(config: Config, seed: int, record: _run.Record) -> dict:
     small = [in_precision(points, config.precision) for points in (train, validation, test)]
     reference = float(diagnostics.sigma_measure(fubini_study_metric(test), test))
     found: dict[str, Any] = {"network": {}, "frozen_ntk": {}, "fixed": {}}
-    race = _Race(config, small)
+    race = _Race(config, manifold, small)
     chart = (int(train.chart[0, 0]), int(train.chart[0, 1]))
     with record.timed("flows"):
         for epoch, parameters in snapshots.items():
@@ -217,16 +219,17 @@ def _fixed_kernels(config: Config, train: Points) -> dict[str, list[tuple[str, A
 class _Race:
     """The same start, points and choice for every kernel of a seed."""
 
-    def __init__(self, config: Config, points: list[Points]):
-        self.config, (self.train, validation, test) = config, points
-        self.seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), validation, test)
+    def __init__(self, config: Config, manifold: geometry.Hypersurface, points: list[Points]):
+        self.config, self.manifold = config, manifold
+        self.train, validation, self.test = points
+        self.seen = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), validation, self.test)
         self.reference = fubini_study_metric(self.seen)
         self.count = len(validation.weight)
         self.start = [float(diagnostics.sigma_measure(fubini_study_metric(p), p)) for p in points]
 
     def best(self, choices: list[tuple[str, Any, float]]) -> dict[str, dict]:
         """For both rules, the best on the validation points among kernels (what, kernel, size)."""
-        found: dict[str, list[dict]] = {rule: [] for rule in RULES}
+        found: dict[str, list[tuple[dict, Any]]] = {rule: [] for rule in RULES}
         for what, kernel, size in choices:
             stored = not hasattr(kernel, "operator")
             options = {"dense": True} if stored else {}
@@ -247,16 +250,28 @@ class _Race:
                 )
                 last, _, seen = moving.run(start, self.config.steps, observe=watch, throw=False)
                 row = self._row(seen, int(last.steps))
-                found["gradient_flow"].append({"kernel": what, "step_size": step_size} | row)
-            _, _, seen = method.run(
-                method.init(self.train, **options), self.config.gauss_newton_steps, observe=watch
-            )
-            row = self._row(seen, self.config.gauss_newton_steps)
-            found["gauss_newton"].append({"kernel": what} | row)
-        return {
-            rule: min(rows, key=lambda row: row["validation_sigma"]) | {"tried": rows}
-            for rule, rows in found.items()
-        }
+                row |= {"kernel": what, "step_size": step_size}
+                found["gradient_flow"].append((row, (moving, start)))
+            begin = method.init(self.train, **options)
+            _, _, seen = method.run(begin, self.config.gauss_newton_steps, observe=watch)
+            row = self._row(seen, self.config.gauss_newton_steps) | {"kernel": what}
+            found["gauss_newton"].append((row, (method, begin)))
+        best = {}
+        for rule, tried in found.items():
+            row, (solver, begin) = min(tried, key=lambda pair: pair[0]["validation_sigma"])
+            companions = self._companions(solver, begin, row["steps"])
+            best[rule] = row | {"diagnostics": companions, "tried": [one for one, _ in tried]}
+        return best
+
+    def _companions(self, solver: Any, begin: Any, steps: int) -> dict | None:
+        """What belongs beside sigma, of the metric that was chosen; None at Fubini-Study."""
+        if not steps:
+            return None
+        metric = solver.metric(self.manifold, solver.run(begin, steps)[0])
+        found = diagnostics.diagnose(
+            metric, self.test, derivative_points=self.config.derivative_points
+        )
+        return found._asdict() | {"gain": _run.finite_or_none(found.gain)}
 
     def _row(self, seen: tuple[jax.Array, jax.Array], good: int) -> dict:
         """The step with the best validation, the start being one of them."""

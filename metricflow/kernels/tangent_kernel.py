@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from .. import _checks
 from .._checks import AnyArray
-from .._pytree import register_dataclass
+from .._pytree import is_opaque, register_dataclass
 from .._tiles import fill_tiles, map_tiles
 from ..ansatz import one_point
 from .tangents import (
@@ -174,8 +174,7 @@ def pulled_back(
 
 def static(function: Any) -> Any:
     """A function as a tree: a model or a Partial with its arrays, any other as a constant."""
-    known = function is None or not jax.tree_util.all_leaves([function])
-    return function if known or isinstance(function, jax.tree_util.Partial) else _Static(function)
+    return _Static(function) if is_opaque(function) else function
 
 
 def row_count(x: Any) -> int:

@@ -32,6 +32,9 @@ def test_a_run_from_the_command_line(folder):
             for rule, best in kernel.items():
                 tried = best["tried"]
                 assert best["validation_sigma"] == min(row["validation_sigma"] for row in tried)
+                if best["steps"]:  # the metric that is diagnosed is the one that was chosen
+                    gain = best["diagnostics"]["gain"]
+                    assert gain == pytest.approx(best["test_gain"], rel=1e-3)
                 assert len(tried) == (len(SMOKE.step_sizes) if rule == "gradient_flow" else 1)
     assert (folder / "figures" / "learned_kernel.png").stat().st_size > 5000
 
