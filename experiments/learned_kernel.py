@@ -210,7 +210,7 @@ def _fixed_kernels(config: Config, train: Points) -> dict[str, list[tuple[str, A
     }
     few = train.z[:200]
     for depth in config.relu_depths:
-        kernel = kernels.ReluNTK(depth)
+        kernel = kernels.InfiniteNetwork("relu", depth)
         size = float(jnp.mean(jnp.diagonal(kernel.matrix(few, few))))
         found["relu"].append((f"depth {depth}", kernel, size))
     return {name: choices for name, choices in found.items() if choices}

@@ -11,6 +11,8 @@ import argparse
 import dataclasses
 import functools
 import itertools
+import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,69 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import _run, quintic_network
+from experiments import _run, _tuning, quintic_network
+from experiments._kernel_presets import BOXES, KERNELS, LARGE, PRINTED, SETS, TUNED, build_flow
 from experiments._manifold import FORMS, parse_manifold
-from metricflow import __version__, diagnostics, geometry, kernels, save_metric
+from experiments._precision import in_precision
+from metricflow import __version__, diagnostics, geometry, save_metric
 from metricflow.flows import KernelFlow, Result, held_out_sigma
 
-KERNELS = ("relu", "gaussian", "delta")
-SETS = ("train_optimal", "test_optimal")
-
-# Found by random search over kernel and flow options with 1000 points of other seeds, scored on
-# training points (train-optimal) or on held-out points (test-optimal); see docs/kernel_flows.md.
-_COVARIANT = {"gradient": "covariant", "power": 2.0, "clip": 1.0, "measure": "sum"}
-_NORMALISED = {"gradient": "euclidean", "clip": 1.0, "normalise_update": True}
-TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "relu": {
-        "train_optimal": {
-            "depth": 7,
-            "bias_std": 0.011,
-            "step_size": 0.034,
-            "power": 2.0,
-            "measure": "calabi_yau",
-            "kappa": "estimated",
-            **_NORMALISED,
-        },
-        "test_optimal": {
-            "depth": 3,
-            "bias_std": 0.034,
-            "step_size": 0.043,
-            "power": 2.0,
-            "measure": "mean",
-            **_NORMALISED,
-            "clip": None,
-        },
-    },
-    "gaussian": {
-        "train_optimal": {"width": 0.03, "step_size": 0.1, **_COVARIANT},
-        "test_optimal": {
-            "width": 0.42,
-            "step_size": 0.035,
-            "power": 3.0,
-            "measure": "mean",
-            **_NORMALISED,
-        },
-    },
-    "delta": {
-        "train_optimal": {"step_size": 0.1, **_COVARIANT},
-        "test_optimal": {
-            "step_size": 0.0114,
-            "steps": 26,
-            "gradient": "covariant",
-            "power": 1.5,
-            "measure": "calabi_yau",
-            "normalise_update": True,
-        },
-    },
-}
-# Table 1 of the paper as printed, with the printed kernel exp(-d / 2 sigma) and loss |1 - eta|
-_PRINTED = {"gradient": "euclidean", "power": 1.0, "clip": None, "measure": "sum"}
-_TABLE_1: dict[str, dict[str, Any]] = {
-    "relu": {"depth": 1, "step_size": 0.1},
-    "gaussian": {"kernel": "exponential", "width": 30.0, "step_size": 0.1583},
-    "delta": {"step_size": 0.3162},
-}
-PRINTED = {k: {chosen: {**h, **_PRINTED} for chosen in SETS} for k, h in _TABLE_1.items()}
+log = logging.getLogger("experiments")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +39,7 @@ class Config:
 
     manifold: str = "fermat:3"
     kernels: tuple[str, ...] = KERNELS
+    sets: tuple[str, ...] = SETS
     points: dict[str, int] = dataclasses.field(
         default_factory=lambda: {"relu": 1000, "gaussian": 2500, "delta": 1000}
     )
@@ -100,6 +48,10 @@ class Config:
     steps: int = 50
     seed: int = 0
     hyperparameters: dict[str, Any] = dataclasses.field(default_factory=lambda: TUNED)
+    precision: str = "float64"
+    stored_pairs: int = 10**8  # kernels between sets with more pairs than that are recomputed
+    tune: int = 0  # evaluations of the search for each kernel and set; 0: none
+    boxes: dict[str, Any] = dataclasses.field(default_factory=lambda: BOXES)
     noise_levels: tuple[float, ...] = (
         1e-7,
         1e-6,
@@ -139,6 +91,17 @@ PRESETS = {
     "paper": Config(
         hyperparameters=PRINTED, points={"relu": 2500, "gaussian": 2500, "delta": 1000}
     ),
+    # 10^10 pairs a step, in single precision and never stored; the paper divides such sets
+    "large": Config(
+        kernels=("gaussian",),
+        sets=("test_optimal",),
+        points={"gaussian": 100_000},
+        hyperparameters={"gaussian": {"test_optimal": LARGE}},
+        precision="float32",
+        noise_levels=(),
+        neighbour_sizes=(),
+        network_epochs=0,
+    ),
 }
 
 
@@ -160,6 +123,7 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
     keys = dict(
         zip(("train", "test", "noise", "law", "reference"), jax.random.split(key, 5), strict=True)
     )
+    keys["tune"] = jax.random.fold_in(key, 5)
 
     def reference() -> dict:
         points = geometry.sample_points(keys["reference"], manifold, config.reference_points)
@@ -169,9 +133,13 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
             "standard_error": float(diagnostics.sigma_standard_error(g, points)),
         }
 
+    tuned = _tuned(config, manifold, keys["tune"], record) if config.tune else {}
+    if tuned:
+        chosen = {k: {c: row["values"] for c, row in sets.items()} for k, sets in tuned.items()}
+        config = dataclasses.replace(config, hyperparameters=chosen)
     stages: list[tuple[str, Any]] = [("reference", reference)]
     for kernel in config.kernels:
-        for chosen in SETS:
+        for chosen in config.sets:
             stages.append(
                 (
                     f"flow/{kernel}/{chosen}",
@@ -186,7 +154,7 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
         name: record.stage(name, compute)
         for name, compute in tqdm(stages, desc="quintic_kernel", disable=None)
     }
-    return _assemble(config, manifold, record, results)
+    return _assemble(config, manifold, record, results) | {"tuned": tuned}
 
 
 def draw(result: dict, folder: Path) -> None:
@@ -195,48 +163,50 @@ def draw(result: dict, folder: Path) -> None:
 
     from metricflow import plotting
 
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-    plotting.gain_against_distance(axis, result["gain_vs_distance"])
-    if result.get("network"):
-        rows = result["network"]["gain_vs_distance"]
-        plotting.gain_against_distance(axis, {"relu_network": rows}, style="--")
-    axis.set_title("Train-optimal kernels, noise on the training points")
-    _run.save_figure(figure, folder / "gain_against_distance.png")
+    if result["gain_vs_distance"]:
+        figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+        plotting.gain_against_distance(axis, result["gain_vs_distance"])
+        if result.get("network"):
+            rows = result["network"]["gain_vs_distance"]
+            plotting.gain_against_distance(axis, {"relu_network": rows}, style="--")
+        axis.set_title("Train-optimal kernels, noise on the training points")
+        _run.save_figure(figure, folder / "gain_against_distance.png")
 
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     law, fit = result["nearest_neighbour"]["one_chart"], result["nearest_neighbour_fit"]
-    sizes = [row["points"] for row in law]
-    plotting.nearest_neighbour_distances(
-        axis,
-        sizes,
-        *[[row[k] for row in law] for k in ("minimum", "mean", "maximum")],
-        prefactor=fit["prefactor"],
-        exponent=fit["exponent"],
-        fitted=[size >= fit["n_min"] for size in sizes],
-    )
-    _run.save_figure(figure, folder / "nearest_neighbours.png")
+    if fit:
+        figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+        sizes = [row["points"] for row in law]
+        plotting.nearest_neighbour_distances(
+            axis,
+            sizes,
+            *[[row[k] for row in law] for k in ("minimum", "mean", "maximum")],
+            prefactor=fit["prefactor"],
+            exponent=fit["exponent"],
+            fitted=[size >= fit["n_min"] for size in sizes],
+        )
+        _run.save_figure(figure, folder / "nearest_neighbours.png")
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
-    for axis, chosen in zip(axes, SETS, strict=True):
-        for name, sets in result["kernels"].items():
-            history = sets[chosen]["history"]
+    sets = [c for c in SETS if all(c in found for found in result["kernels"].values())]
+    figure, axes = plt.subplots(
+        1, len(sets), figsize=(4.5 * len(sets), 4), layout="constrained", sharey=True, squeeze=False
+    )
+    for axis, chosen in zip(axes[0], sets, strict=True):
+        for name, found in result["kernels"].items():
+            history = found[chosen]["history"]
             plotting.sigma_history(axis, history["train"], history["held_out"], name=name)
         axis.set_title(chosen.replace("_", "-"))
     _run.save_figure(figure, folder / "histories.png")
 
-
-def build_flow(hyperparameters: dict[str, Any], kernel: str) -> KernelFlow:
-    """The flow that a set of hyper-parameters describes; ``steps`` is not part of it."""
-    options = dict(hyperparameters)
-    options.pop("steps", None)
-    name = options.pop("kernel", kernel)
-    if name == "relu":
-        parts = {k: options.pop(k) for k in ("depth", "weight_std", "bias_std") if k in options}
-        return KernelFlow(kernels.ReluNTK(**parts), **options)
-    if name == "delta":
-        return KernelFlow(kernels.Delta(), **options)
-    radial = {"gaussian": kernels.Gaussian, "exponential": kernels.Exponential}[name]
-    return KernelFlow(radial(options.pop("width")), **options)
+    if result["tuned"]:
+        figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+        for name, found in result["tuned"].items():
+            for chosen, row in found.items():
+                scores = np.array([score for _, score in row["history"]])
+                line = {"train_optimal": "--", "test_optimal": "-"}[chosen]
+                label = f"{name}, {chosen.replace('_', '-')}"
+                plotting.search_history(axis, scores, name=name, style=line, label=label)
+        axis.set_ylabel(r"$\log_{10}$ gain, each on fresh points")
+        _run.save_figure(figure, folder / "tuning.png")
 
 
 def _flow_stage(
@@ -250,15 +220,10 @@ def _flow_stage(
     """One flow: histories, diagnostics on held-out points, gain against distance."""
     hyperparameters = config.hyperparameters[kernel][chosen]
     with record.timed("sample"):
-        train = geometry.sample_points_in_chart(keys["train"], manifold, config.points[kernel])
-        test = geometry.sample_points_in_chart(keys["test"], manifold, config.test_points)
+        train, test = _sampled(config, manifold, kernel, keys["train"], keys["test"])
         jax.block_until_ready((train, test))
-    flow = build_flow(hyperparameters, kernel)
     with record.timed("flow"):
-        state = flow.init(train, dense=True)
-        watch = held_out_sigma(flow, state, test, dense=True)
-        steps = min(hyperparameters.get("steps", config.steps), config.steps)
-        state, info, held_out = flow.run(state, steps, observe=watch, throw=False)
+        flow, state, info, held_out = _flown(config, kernel, hyperparameters, train, test)
         jax.block_until_ready(state)
     metric = flow.metric(manifold, state)
     found = diagnostics.diagnose(metric, test, derivative_points=config.derivative_points)
@@ -289,6 +254,95 @@ def _flow_stage(
         "history": history,
         **curves,
     }
+
+
+def _sampled(
+    config: Config, manifold: geometry.Hypersurface, kernel: str, train: jax.Array, test: jax.Array
+) -> tuple[geometry.Points, geometry.Points]:
+    """Training and test points of two keys."""
+    sizes = (config.points[kernel], config.test_points)
+    first, second = (
+        in_precision(geometry.sample_points_in_chart(key, manifold, size), config.precision)
+        for key, size in zip((train, test), sizes, strict=True)
+    )
+    return first, second
+
+
+def _flown(
+    config: Config,
+    kernel: str,
+    hyperparameters: dict[str, Any],
+    train: geometry.Points,
+    test: geometry.Points,
+) -> tuple[KernelFlow, Any, Any, jax.Array]:
+    """The flow, its last state, the infos and sigma on test points after every step."""
+    flow = build_flow(hyperparameters, kernel)
+    larger = max(len(train.weight), len(test.weight))
+    stored = len(train.weight) * larger <= config.stored_pairs
+    state = flow.init(train, dense=stored)
+    watch = held_out_sigma(flow, state, test, dense=stored)
+    steps = min(hyperparameters.get("steps", config.steps), config.steps)
+    return flow, *flow.run(state, steps, observe=watch, throw=False)
+
+
+def _tuned(
+    config: Config, manifold: geometry.Hypersurface, key: jax.Array, record: _run.Record
+) -> dict[str, dict[str, dict]]:
+    """For each kernel and set what Bayesian optimisation chose, and all that it tried.
+
+    Source: MF section 3.2 (fresh points at every evaluation).
+    """
+    found: dict[str, dict[str, dict]] = {}
+    for place, (kernel, chosen) in enumerate(itertools.product(config.kernels, config.sets)):
+        given = config.hyperparameters[kernel][chosen]
+        box = {k: v for k, v in config.boxes[kernel][chosen].items() if k in given}
+
+        def score(
+            number: int, values: dict, k: str = kernel, c: str = chosen, p: int = place
+        ) -> float:
+            drawn = jax.random.fold_in(jax.random.fold_in(key, p), number)
+            given = {**config.hyperparameters[k][c], **values}
+            return _score(config, manifold, drawn, k, c, given)
+
+        best = _tuning.tune(
+            score,
+            box,
+            config.tune,
+            seed=config.seed,
+            record=record,
+            name=f"tune/{kernel}/{chosen}",
+            first=[given],
+        )
+        log.info("%s %s: %s, log10 gain %.2f", kernel, chosen, best.values, best.mean)
+        found.setdefault(kernel, {})[chosen] = {
+            "values": {**given, **best.values},
+            "log10_gain": best.mean,
+            "box": box,
+            "history": best.history,
+        }
+    return found
+
+
+def _score(
+    config: Config,
+    manifold: geometry.Hypersurface,
+    key: jax.Array,
+    kernel: str,
+    chosen: str,
+    hyperparameters: dict[str, Any],
+) -> float:
+    """log10 of the gain on training or held-out points; a flow that broke down loses one."""
+    train, test = _sampled(config, manifold, kernel, *jax.random.split(key))
+    _, state, _, held_out = _flown(config, kernel, hyperparameters, train, test)
+    if chosen == "train_optimal":
+        gain = float(diagnostics.gain(state.g, train))
+    else:
+        done = int(state.steps)
+        start = diagnostics.sigma_measure(geometry.fubini_study_metric(test), test)
+        gain = float(start / held_out[done - 1]) if done else 1.0
+    # the gain is infinite where sigma is zero: below rounding nothing is gained
+    score = math.log10(min(gain, 1 / np.finfo(config.precision).eps))
+    return score - (int(state.result) != Result.SUCCESSFUL)
 
 
 def _network_stage(
@@ -390,13 +444,15 @@ def _assemble(
         name: [results[f"neighbours/{n}"][name] for n in config.neighbour_sizes]
         for name in ("one_chart", "all_charts")
     }
-    fits = {name: _power_law(rows, config.fit_from) for name, rows in law.items()}
+    fits = {name: _power_law(rows, config.fit_from) for name, rows in law.items() if rows}
     flows = {
-        kernel: {chosen: dict(results[f"flow/{kernel}/{chosen}"]) for chosen in SETS}
+        kernel: {chosen: dict(results[f"flow/{kernel}/{chosen}"]) for chosen in config.sets}
         for kernel in config.kernels
     }
     curves = {
-        kernel: sets["train_optimal"].pop("distance_curves") for kernel, sets in flows.items()
+        kernel: sets["train_optimal"].pop("distance_curves")
+        for kernel, sets in flows.items()
+        if "train_optimal" in sets
     }
     near = {
         name: {kernel: [row[:2] for row in curve[name]] for kernel, curve in curves.items()}
@@ -413,8 +469,8 @@ def _assemble(
         "seed": config.seed,
         "sigma_fubini_study": reference["sigma"],
         "sigma_fubini_study_standard_error": reference["standard_error"],
-        "nearest_neighbour_fit": fits["one_chart"],
-        "nearest_neighbour_fit_all_charts": fits["all_charts"],
+        "nearest_neighbour_fit": fits.get("one_chart"),
+        "nearest_neighbour_fit_all_charts": fits.get("all_charts"),
         "nearest_neighbour": law,
         "kernels": flows,
         "network": network,
@@ -424,7 +480,9 @@ def _assemble(
             kernel: [[row[0], row[2]] for row in curve["off_hypersurface"]]
             for kernel, curve in curves.items()
         },
-        "points_for_gain": _extrapolations(near["off_hypersurface"], fits["one_chart"]),
+        "points_for_gain": _extrapolations(near["off_hypersurface"], fits["one_chart"])
+        if fits
+        else {},
         "seconds": {k: record.seconds(k) for k in ("compile", "sample", "flow", "total")},
         "versions": {"metricflow": __version__, "jax": jax.__version__, "numpy": np.__version__},
     }
@@ -473,6 +531,11 @@ def _check(config: Config) -> None:
     for name in ("test_points", "steps"):
         if getattr(config, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')}: expected at least 1")
+    if not config.tune >= 0:
+        raise ValueError("--tune: expected a number of evaluations, or 0 for none")
+    missing = [k for k in config.kernels if k not in config.points]
+    if missing:
+        raise ValueError(f"--kernel: this preset has {', '.join(config.points)}, not {missing}")
     if any(config.points[k] < 2 for k in config.kernels):
         raise ValueError("--points: expected at least 2")
 
@@ -485,6 +548,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test-points", type=int, help="held-out points")
     parser.add_argument("--steps", type=int, help="steps of the flow, at most")
     parser.add_argument("--step-size", type=float, help="dt, for every kernel and set")
+    parser.add_argument(
+        "--tune", type=int, help="evaluations of Bayesian optimisation for each kernel and set"
+    )
     parser.add_argument("--seed", type=int, help="root seed")
     parser.add_argument("--manifold", help=FORMS)
 
@@ -494,13 +560,13 @@ def configure(arguments: argparse.Namespace) -> Config:
     config = PRESETS[arguments.preset]
     changes: dict[str, Any] = {
         name: getattr(arguments, name)
-        for name in ("test_points", "steps", "seed", "manifold")
+        for name in ("test_points", "steps", "seed", "manifold", "tune")
         if getattr(arguments, name) is not None
     }
     if arguments.kernel:
         changes["kernels"] = tuple(dict.fromkeys(arguments.kernel))
     if arguments.points is not None:
-        changes["points"] = dict.fromkeys(KERNELS, arguments.points)
+        changes["points"] = dict.fromkeys(config.points, arguments.points)
     if arguments.step_size is not None:
         changes["hyperparameters"] = {
             kernel: {c: {**h, "step_size": arguments.step_size} for c, h in sets.items()}

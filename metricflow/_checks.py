@@ -39,6 +39,20 @@ def finite(name: str, x: Array) -> None:
             raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
 
 
+def scaled_coordinates(name: str, z: Array, chart: tuple[int, int]) -> None:
+    """Raise ValueError if concrete points are not scaled as in a chart (tracers pass)."""
+    scaled = chart[0]
+    if is_traced(z):
+        return
+    with jax.ensure_compile_time_eval():
+        other = bool(jnp.any(jnp.abs(z[:, scaled] - 1) > 1e-3))
+    if other:
+        raise ValueError(
+            f"{name}: expected points of chart {chart}, with coordinate {scaled} equal to 1; "
+            "sample them with sample_points_in_chart"
+        )
+
+
 def positive_integer(name: str, value: int) -> int:
     """Return ``value`` if it is an integer of at least one."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:

@@ -37,7 +37,18 @@ from .ansatz import (
 from .ansatz.orbit_sums import OrbitSums
 from .flows import KernelMetric
 from .geometry import FubiniStudyMetric, Hypersurface
-from .kernels import Delta, Exponential, Gaussian, ReluNTK
+from .kernels import (
+    Delta,
+    Exponential,
+    Gaussian,
+    HessianFrame,
+    InfiniteNetwork,
+    Product,
+    RootFrame,
+    SquaredExponential,
+    Sum,
+    TensorKernel,
+)
 
 FORMAT = "metricflow metric"
 FORMAT_VERSION = 1
@@ -52,6 +63,7 @@ _CLASSES: dict[str, Any] = {
         Exponential,
         FubiniStudyMetric,
         Gaussian,
+        HessianFrame,
         Hypersurface,
         IndependentNetworks,
         KernelMetric,
@@ -59,12 +71,18 @@ _CLASSES: dict[str, Any] = {
         Mlp,
         NetworkMetric,
         OrbitSums,
-        ReluNTK,
+        InfiniteNetwork,
+        Product,
+        RootFrame,
         Sections,
         SpectralBasis,
         SpectralMetric,
+        SquaredExponential,
+        Sum,
+        TensorKernel,
     )
 }
+_FORMER: dict[str, Any] = {"ReluNTK": InfiniteNetwork}  # names in older files
 _METRICS = (
     AlgebraicMetric,
     ComponentMetric,
@@ -195,13 +213,15 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
             raise ValueError(f"{path}: the array {value['array']} is missing, the file is damaged")
         return arrays[value["array"]]
     if "tuple" in value:
-        return tuple(_decode(item, arrays, path) for item in value["tuple"])
+        items = [_decode(item, arrays, path) for item in value["tuple"]]
+        return tuple(jnp.asarray(x) if isinstance(x, np.ndarray) else x for x in items)
     if "dict" in value:
         return {
             k: jnp.asarray(x) if isinstance(x := _decode(item, arrays, path), np.ndarray) else x
             for k, item in value["dict"].items()
         }
-    cls = _CLASSES.get(value.get("class", ""))
+    name = value.get("class", "")
+    cls = _CLASSES.get(name, _FORMER.get(name))
     if cls is None:
         raise ValueError(f"{path}: unknown model {value.get('class')!r}; update metricflow")
     try:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metricflow import geometry, kernels, load_metric, save_metric
+from metricflow import ansatz, geometry, kernels, load_metric, save_metric
 from metricflow.checkpoint import read_provenance
 from metricflow.flows import KernelMetric
 
@@ -27,7 +28,7 @@ METRICS = [
     geometry.FubiniStudyMetric(geometry.fermat(2)),
     kernel_metric(kernels.Gaussian(0.3)),
     kernel_metric(kernels.Exponential(jnp.asarray(0.3))),
-    kernel_metric(kernels.ReluNTK(3, 1.2, 0.1)),
+    kernel_metric(kernels.InfiniteNetwork("erf", 3, 1.2, 0.1, "nngp")),
     kernel_metric(kernels.Delta()),
 ]
 
@@ -53,6 +54,19 @@ def edited_header(path, **changes):
     buffer = io.BytesIO()
     np.savez(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
     return buffer.getvalue()
+
+
+def test_a_kernel_under_its_former_name_is_read(tmp_path):
+    path = tmp_path / "metric.npz"
+    metric = kernel_metric(kernels.InfiniteNetwork("relu", 2, 1.2, 0.1))
+    save_metric(path, metric)
+    with np.load(path) as archive:
+        header = json.loads(archive["header"].tobytes())
+    kernel = header["metric"]["fields"]["kernel"]
+    kernel["class"] = "ReluNTK"
+    del kernel["fields"]["activation"], kernel["fields"]["statistic"]
+    path.write_bytes(edited_header(path, metric=header["metric"]))
+    assert load_metric(path).kernel == metric.kernel
 
 
 def test_files_that_are_no_metrics_are_refused_in_one_line(tmp_path):
@@ -152,3 +166,36 @@ def test_a_killed_writer_never_leaves_half_a_file(tmp_path):
         content = path.read_bytes()
         assert len(content) == 200_000
         assert len(set(content)) == 1
+
+
+def tensor_metric(name):
+    """A metric of a kernel of kernels, on the cubic."""
+    manifold = geometry.fermat(1)
+    home = geometry.home_chart(manifold)
+    if name == "hessian":
+        points = geometry.sample_points(jax.random.key(3), manifold, 30)
+        basis = ansatz.spectral_basis(manifold, 6, points)
+        kernel = kernels.TensorKernel(
+            kernels.Sum((kernels.SquaredExponential(2.0), kernels.SquaredExponential(0.5))),
+            kernels.hessian_frame(manifold, basis, points, chart=home),
+        )
+    else:
+        both = kernels.Product((kernels.Gaussian(0.4), kernels.Exponential(jnp.asarray(0.7))))
+        parts = kernels.Sum((both, kernels.Gaussian(0.2)), (0.3, jnp.asarray(2.0)))
+        kernel = kernels.TensorKernel(parts, kernels.RootFrame(manifold, home))
+    return dataclasses.replace(kernel_metric(kernel, manifold, 30), normalise=False)
+
+
+@pytest.mark.parametrize("name", ["hessian", "root"])
+def test_kernels_made_of_kernels_and_frames_come_back(tmp_path, name):
+    path, metric = tmp_path / "metric.npz", tensor_metric(name)
+    save_metric(path, metric)
+    again = load_metric(path)
+    z = geometry.sample_points(jax.random.key(2), metric.manifold, 30).z
+    assert jnp.array_equal(metric(z), again(z))
+    plain = geometry.FubiniStudyMetric(metric.manifold)(z)
+    assert float(jnp.max(jnp.abs(metric(z) - plain))) > 1e-3
+    assert jax.tree.structure(again) == jax.tree.structure(metric)
+    kinds = [[type(leaf) for leaf in jax.tree.leaves(m.kernel.kernel)] for m in (again, metric)]
+    assert kinds[0] == kinds[1]
+    assert again.kernel.chart == metric.kernel.chart == metric.home

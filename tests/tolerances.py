@@ -9,6 +9,8 @@ _TABLE = {
     "algebra": {"float32": 2e-4, "float64": 1e-11},
     # kernels near the diagonal, relative
     "kernel": {"float32": 3e-6, "float64": 1e-12},
+    # kernels of infinite networks, relative to the largest entry
+    "closed form": {"float32": 1e-6, "float64": 1e-12},
     # tangent kernels by two routes, relative to the largest entry
     "tangents": {"float32": 5e-6, "float64": 1e-13},
     # sums over hundreds of points in another order

@@ -152,7 +152,7 @@ class KernelFlow:
     depend on the scale.
 
     Attributes:
-        kernel: Gaussian, Exponential, Delta, ReluNTK or anything with ``matrix(z1, z2)``.
+        kernel: Gaussian, Exponential, Delta, InfiniteNetwork or anything with ``matrix(z1, z2)``.
         step_size: dt.
         power: p of the loss |1 - eta|^p; 1 is the paper's loss, 2 converges.
         gradient: ``"euclidean"`` or ``"covariant"``, see
@@ -203,9 +203,13 @@ class KernelFlow:
             chunk: tile size of the kernel where it is not stored.
 
         Raises:
-            ValueError: no points, or points in different charts.
+            ValueError: no points, points in different charts, or in another than the kernel.
         """
-        _home(points)
+        home, expected = _home(points), getattr(self.kernel, "chart", None)
+        if expected is not None and tuple(expected) != home:
+            raise ValueError(
+                f"points: expected points of the chart {expected} of the kernel, got {home}"
+            )
         g = fubini_study_metric(points)
         zero = jnp.zeros((), jnp.int32)
         return KernelFlowState(

@@ -10,9 +10,42 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 
-_NEAR = 1e-2  # sin^2 d below which the series of arcsin^2 is used
-# arcsin(x)^2 = 1/2 sum_k (2 x)^(2k) / (k^2 binomial(2k, k)): the coefficients of x^2, x^4, ...
-_SERIES = (1, 1 / 3, 8 / 45, 4 / 35, 128 / 1575, 128 / 2079, 1024 / 21021, 128 / 3465)
+# d^2 = v Q(v) with v = 1 - cos d: arccos(c)^2 is analytic on [0, 1], its singularity lies at
+# c = -1, so interpolation of Q at Chebyshev nodes converges by a factor 5.8 with every degree.
+# Coefficients of 1, v, v^2, ...; relative error of Q 7e-9 (float32) and 6e-17 (float64), before
+# rounding.
+_ARC_FLOAT32 = (
+    2.00000001,
+    0.333331783,
+    0.0889296587,
+    0.0281639479,
+    0.0121661136,
+    -0.00158102544,
+    0.00983447684,
+    -0.00629063367,
+    0.00284675249,
+)
+_ARC_FLOAT64 = (
+    2.00000000000000007,
+    0.333333333333282039,
+    0.088888888895023971,
+    0.0285714282811463065,
+    0.0101587373928922944,
+    0.00384789424102496392,
+    0.00152338622608912828,
+    0.000613900233948731618,
+    0.000299118629425964773,
+    -0.0000366063804331945738,
+    0.000467359427779405914,
+    -0.000885889173858637302,
+    0.00150261733899766894,
+    -0.00185654695015163336,
+    0.00172967262748795075,
+    -0.00116047283471937129,
+    0.000536246552245765314,
+    -0.000152662008039595388,
+    0.0000206944401976899313,
+)
 
 
 class NearestNeighbour(NamedTuple):
@@ -106,14 +139,16 @@ def nearest_neighbour(
 
 
 def arc_squared(sine2: Array, cosine2: Array) -> Array:
-    """d^2 from sin^2 d and cos^2 d, accurate and smooth at d = 0."""
-    near = sine2 < _NEAR
-    small = jnp.where(near, sine2, 0)
-    series = jnp.polyval(jnp.asarray([*_SERIES[::-1], 0], sine2.dtype), small)
-    far = jnp.arctan2(
-        jnp.sqrt(jnp.where(near, 1, sine2)), jnp.sqrt(jnp.maximum(cosine2, jnp.finfo(sine2).tiny))
-    )
-    return jnp.where(near, series, far**2)
+    """d^2 from sin^2 d and cos^2 d, accurate and smooth at d = 0.
+
+    A polynomial in 1 - cos d = sin^2 d / (1 + cos d): the compiler's own arc cosine goes number by
+    number on CPUs and takes ten times as long.  Relative error 3e-7 in float32, 5e-16 in float64.
+    """
+    cosine = jnp.sqrt(jnp.maximum(cosine2, jnp.finfo(cosine2).tiny))
+    versine = sine2 / (1 + cosine)
+    table = _ARC_FLOAT64 if versine.dtype == jnp.float64 else _ARC_FLOAT32
+    coefficients = jnp.asarray(table[::-1], versine.dtype)
+    return versine * jnp.polyval(coefficients, versine, unroll=len(table))
 
 
 def pairwise_sine_cosine(z1: Array, z2: Array) -> tuple[Array, Array]:

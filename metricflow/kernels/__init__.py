@@ -7,10 +7,29 @@ The metric-NTK of a finite network mixes components: :func:`metric_ntk` and its 
 :class:`FrozenNTK` as a kernel of a flow.
 """
 
+from .composite import Product, Sum
+from .euclidean import (
+    FourierFeatures,
+    InfiniteCosineNetwork,
+    Rescaled,
+    UnitGaussian,
+    kernel_velocity,
+    volume_factor,
+)
 from .frozen import FrozenNTK, FrozenOperator
-from .infinite_width import ReluNTK
+from .infinite_width import InfiniteNetwork
 from .operators import Operator, apply, dense, dense_operator, tiled_operator
-from .radial import Delta, Exponential, Gaussian
+from .radial import Delta, Exponential, Gaussian, SquaredExponential
+from .regression import (
+    EnsemblePrediction,
+    KernelFit,
+    ensemble_prediction,
+    kernel_regression,
+    leave_one_out,
+    log_marginal_likelihood,
+    regression_trajectory,
+)
+from .solvers import spectral_filter
 from .spectra import (
     block_eigenvalues,
     block_singular_values,
@@ -22,6 +41,7 @@ from .spectra import (
     target_alignment,
     wasserstein_distance,
 )
+from .stax import StaxKernel
 from .tangent_kernel import (
     metric_ntk,
     metric_ntk_components,
@@ -29,31 +49,63 @@ from .tangent_kernel import (
     metric_ntk_product,
     pulled_back,
 )
+from .tensor import (
+    FrameValues,
+    HessianFrame,
+    RootFrame,
+    TensorKernel,
+    TensorOperator,
+    hessian_frame,
+)
 
 __all__ = [
     "Delta",
+    "EnsemblePrediction",
     "Exponential",
+    "FourierFeatures",
+    "FrameValues",
     "FrozenNTK",
     "FrozenOperator",
     "Gaussian",
+    "HessianFrame",
+    "InfiniteCosineNetwork",
+    "InfiniteNetwork",
+    "KernelFit",
     "Operator",
-    "ReluNTK",
+    "Product",
+    "Rescaled",
+    "RootFrame",
+    "SquaredExponential",
+    "StaxKernel",
+    "Sum",
+    "TensorKernel",
+    "TensorOperator",
+    "UnitGaussian",
     "apply",
     "block_eigenvalues",
     "block_singular_values",
     "dense",
     "dense_operator",
     "effective_rank",
+    "ensemble_prediction",
+    "hessian_frame",
     "imaginary_share",
     "joint_matrix",
     "joint_spectrum",
     "kernel_alignment",
+    "kernel_regression",
+    "kernel_velocity",
+    "leave_one_out",
+    "log_marginal_likelihood",
     "metric_ntk",
     "metric_ntk_components",
     "metric_ntk_diagonal",
     "metric_ntk_product",
     "pulled_back",
+    "regression_trajectory",
+    "spectral_filter",
     "target_alignment",
     "tiled_operator",
+    "volume_factor",
     "wasserstein_distance",
 ]

@@ -38,9 +38,17 @@ class FrozenNTK:
     scale: Float[Array, ""] | float = 1.0
 
     def operator(
-        self, z1: Complex[Array, "b1 k"], z2: Complex[Array, "b2 k"], *, chunk: int
+        self,
+        z1: Complex[Array, "b1 k"],
+        z2: Complex[Array, "b2 k"],
+        *,
+        chunk: int,
+        stored: bool = False,
     ) -> "FrozenOperator":
-        """The kernel from functions at z2 to functions at z1, coordinates in ``chart``."""
+        """The kernel from functions at z2 to functions at z1, coordinates in ``chart``.
+
+        Its blocks are never stored.
+        """
         return FrozenOperator(self, self.inputs(z1), self.inputs(z2), chunk)
 
     def inputs(self, z: Complex[Array, "b k"]) -> ComponentInputs:
@@ -49,12 +57,7 @@ class FrozenNTK:
         Raises:
             ValueError: points that are not scaled as in that chart.
         """
-        scaled = self.chart[0]
-        if not _checks.is_traced(z) and bool(jnp.any(jnp.abs(z[:, scaled] - 1) > 1e-3)):
-            raise ValueError(
-                f"FrozenNTK: expected points of chart {self.chart}, with coordinate {scaled} equal "
-                "to 1; sample them with sample_points_in_chart"
-            )
+        _checks.scaled_coordinates("FrozenNTK", z, self.chart)
         chart = jnp.broadcast_to(jnp.asarray(self.chart), (len(z), 2))
         return self.model.inputs(z, FubiniStudyMetric(self.model.manifold)(z, chart))
 

@@ -1,8 +1,10 @@
 """Kernels as linear operators over point sets: (K v)(x) = sum_b K(x, x_b) v_b.
 
-The tiled operator never holds more than chunk x chunk kernel values; only functions with *dense* in
-their name store the N1 x N2 matrix.  Row normalisation divides by sum_b |K(x, x_b)|; for kernels
-with a logarithm it runs as a streaming softmax, which cannot underflow, however narrow the kernel.
+Points are complex homogeneous coordinates (N, n+2); kernels with ``reads_vectors`` also take real
+vectors (N, d).  The tiled operator never holds more than chunk x chunk kernel values; only
+functions with *dense* in their name store the N1 x N2 matrix.  Row normalisation divides by
+sum_b |K(x, x_b)|; for kernels with a logarithm it runs as a streaming softmax, which cannot
+underflow, however narrow the kernel.
 """
 
 import dataclasses
@@ -10,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float, Num
 
 from .. import _checks
 from .._checks import AnyArray
@@ -21,7 +23,11 @@ from .radial import Delta
 
 @runtime_checkable
 class PairKernel(Protocol):
-    """A kernel with values for pairs of points."""
+    """A kernel with values for pairs of points.
+
+    It sees complex homogeneous coordinates, or real vectors as well if its class says
+    ``reads_vectors = True``.
+    """
 
     def matrix(self, z1: Array, z2: Array) -> Array:
         """K(z1[a], z2[b]) of shape (N1, N2)."""
@@ -39,10 +45,13 @@ class LogKernel(Protocol):
 
 @runtime_checkable
 class MatrixKernel(Protocol):
-    """A kernel that mixes the components: it makes its own operator, whose matrix is not stored."""
+    """A kernel that mixes the components: it makes its own operator."""
 
-    def operator(self, z1: Array, z2: Array, *, chunk: int) -> "Operator":
-        """The linear map from functions at z2 to functions at z1."""
+    def operator(self, z1: Array, z2: Array, *, chunk: int, stored: bool = False) -> "Operator":
+        """The linear map from functions at z2 to functions at z1.
+
+        ``stored`` asks to keep what pairs of points need, where a kernel can.
+        """
         ...
 
 
@@ -88,8 +97,8 @@ class _Gather:
 
 def tiled_operator(
     kernel: PairKernel | MatrixKernel | Delta,
-    z1: Complex[AnyArray, "b1 k"],
-    z2: Complex[AnyArray, "b2 k"],
+    z1: Num[AnyArray, "b1 k"],
+    z2: Num[AnyArray, "b2 k"],
     *,
     normalise: bool = False,
     chunk: int = 1024,
@@ -101,12 +110,17 @@ def tiled_operator(
 
     Args:
         kernel: the kernel.
-        z1: where to evaluate, homogeneous coordinates (N1, n+2).
-        z2: the centres, (N2, n+2).
+        z1: where to evaluate, homogeneous coordinates (N1, n+2), or real vectors (N1, d) for a
+            kernel with ``reads_vectors``.
+        z2: the centres, of the same kind, (N2, n+2) or (N2, d).
         normalise: divide each row by sum_b |K(x, x_b)|.
         chunk: points in a tile.
+
+    Raises:
+        ValueError: sets that are empty or do not belong together, real vectors for a kernel that
+            does not read them, rows of a kernel that mixes components to be normalised.
     """
-    z1, z2 = _check_sets(z1, z2)
+    z1, z2 = _check_sets(kernel, z1, z2)
     chunk = _checks.positive_integer("chunk", chunk)
     if isinstance(kernel, MatrixKernel):
         if normalise:
@@ -119,12 +133,14 @@ def tiled_operator(
 
 def dense_operator(
     kernel: PairKernel | MatrixKernel | Delta,
-    z1: Complex[AnyArray, "b1 k"],
-    z2: Complex[AnyArray, "b2 k"],
+    z1: Num[AnyArray, "b1 k"],
+    z2: Num[AnyArray, "b2 k"],
     *,
     normalise: bool = False,
 ) -> Operator:
     """The operator that stores all N1 x N2 kernel values: fast to apply again, for small sets."""
+    if isinstance(kernel, MatrixKernel) and not normalise:
+        return kernel.operator(*_check_sets(kernel, z1, z2), chunk=1024, stored=True)
     if isinstance(kernel, Delta | MatrixKernel):
         return tiled_operator(kernel, z1, z2, normalise=normalise)
     return _Dense(dense(kernel, z1, z2, normalise=normalise))
@@ -132,8 +148,8 @@ def dense_operator(
 
 def apply(
     kernel: PairKernel | MatrixKernel | Delta,
-    z1: Complex[AnyArray, "b1 k"],
-    z2: Complex[AnyArray, "b2 k"],
+    z1: Num[AnyArray, "b1 k"],
+    z2: Num[AnyArray, "b2 k"],
     v: Float[AnyArray, "b2 c"],
     *,
     normalise: bool = False,
@@ -154,13 +170,13 @@ def apply(
 
 def dense(
     kernel: PairKernel | MatrixKernel | Delta,
-    z1: Complex[AnyArray, "b1 k"],
-    z2: Complex[AnyArray, "b2 k"],
+    z1: Num[AnyArray, "b1 k"],
+    z2: Num[AnyArray, "b2 k"],
     *,
     normalise: bool = False,
 ) -> Float[Array, "b1 b2"]:
     """The N1 x N2 matrix K(z1_a, z2_b)."""
-    z1, z2 = _check_sets(z1, z2)
+    z1, z2 = _check_sets(kernel, z1, z2)
     if isinstance(kernel, MatrixKernel):
         raise ValueError(
             "kernel: one that mixes components has no N1 x N2 matrix; use tiled_operator, or "
@@ -202,9 +218,11 @@ def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chun
                 shrink = jnp.exp(top - new_top)
                 total, size, top = total * shrink[:, None], size * shrink, new_top
             else:
-                matrix = jnp.where(there, kernel.matrix(z, w), 0)
+                matrix = kernel.matrix(z, w)  # padded centres are points, with values zero
             total = total + jnp.matmul(matrix, u, precision=jax.lax.Precision.HIGHEST)
-            return (total, size + jnp.sum(jnp.abs(matrix), axis=1), top), None
+            if normalise:
+                size = size + jnp.sum(jnp.where(there, jnp.abs(matrix), 0), axis=1)
+            return (total, size, top), None
 
         dtype = jnp.result_type(v.dtype, z.real.dtype)
         start = (
@@ -220,9 +238,18 @@ def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chun
     return jax.lax.map(tile, blocks).reshape(-1, v.shape[1])[: len(z1)]
 
 
-def _check_sets(z1: AnyArray, z2: AnyArray) -> tuple[Array, Array]:
-    first = _checks.homogeneous_coordinates("z1", z1)
-    second = _checks.homogeneous_coordinates("z2", z2, first.shape[-1])
+def _check_sets(kernel: Any, z1: AnyArray, z2: AnyArray) -> tuple[Array, Array]:
+    if getattr(kernel, "reads_vectors", False) and not jnp.iscomplexobj(z1):
+        first, second = jnp.asarray(z1), jnp.asarray(z2)
+        real = all(jnp.issubdtype(z.dtype, jnp.floating) for z in (first, second))
+        if not real or min(first.size, second.size) == 0 or first.shape[-1:] != second.shape[-1:]:
+            raise ValueError(
+                "z1, z2: expected two sets of real vectors (N, d) of the same d, not empty, got "
+                f"{first.dtype} of shape {first.shape} and {second.dtype} of shape {second.shape}"
+            )
+    else:
+        first = _checks.homogeneous_coordinates("z1", z1)
+        second = _checks.homogeneous_coordinates("z2", z2, first.shape[-1])
     if first.ndim != 2 or second.ndim != 2:
         raise ValueError(f"z1, z2: expected shape (N, n+2), got {first.shape} and {second.shape}")
     return first, second

@@ -1,10 +1,14 @@
-"""Kernels that depend on the Fubini-Study distance d only."""
+"""Kernels that depend on a distance only.
+
+The Fubini-Study distance d between points of projective space, or that of vectors.
+"""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Num
 
 from .. import _checks
 from .._pytree import register_dataclass
@@ -19,7 +23,8 @@ class Gaussian:
     """K = exp(-d^2 / (2 width^2)), a Gaussian in the distance.
 
     MF 3.6 calls its kernel Gaussian but prints exp(-d / (2 sigma)); that one is
-    :class:`Exponential`.
+    :class:`Exponential`.  No Gaussian of a geodesic distance is positive definite for all widths:
+    on 300 points of the quintic this one is up to .5, with a least eigenvalue of -.15 at .7.
 
     Attributes:
         width: standard deviation in units of distance (a projective line has length pi/2).
@@ -93,6 +98,48 @@ class Exponential:
 
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
+class SquaredExponential:
+    """K = exp(-|u - u'|^2 / (2 width^2)) between real vectors, such as invariant features.
+
+    Complex points are taken as they are scaled, |z - z'|^2: use :class:`Gaussian` for points of
+    projective space.
+
+    Attributes:
+        width: standard deviation, in the units of the vectors.
+
+    Raises:
+        ValueError: width not above zero.
+
+    Source: MF 2.35 (without its constant)
+    """
+
+    width: Scalar
+
+    reads_vectors: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Check the width."""
+        _check_width(self.width)
+
+    def log_matrix(self, z1: Num[Array, "b1 k"], z2: Num[Array, "b2 k"]) -> Float[Array, "b1 b2"]:
+        """log K for all pairs; |u - u'|^2 carries a rounding error of a few eps |u|^2."""
+        u1, u2 = (_real(z) for z in (z1, z2))
+        # distances do not change if both sets move, and the products are smaller near the middle
+        middle = jax.lax.stop_gradient(jnp.mean(u2, axis=0))
+        u1, u2 = u1 - middle, u2 - middle
+        inner = jnp.matmul(u1, u2.T, precision=jax.lax.Precision.HIGHEST)
+        squared = jnp.sum(u1**2, axis=1)[:, None] + jnp.sum(u2**2, axis=1) - 2 * inner
+        # cut off below zero like sin^2 in Gaussian
+        squared = squared + jax.lax.stop_gradient(jnp.maximum(squared, 0) - squared)
+        return -squared / (2 * self.width**2)
+
+    def matrix(self, z1: Num[Array, "b1 k"], z2: Num[Array, "b2 k"]) -> Float[Array, "b1 b2"]:
+        """K for all pairs."""
+        return jnp.exp(self.log_matrix(z1, z2))
+
+
+@register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Delta:
     """K(x, x_b) = 1 if x_b is the centre nearest to x, else 0.
 
@@ -101,6 +148,10 @@ class Delta:
 
     Source: MF section 3.2.
     """
+
+
+def _real(z: Array) -> Array:
+    return jnp.concatenate([z.real, z.imag], axis=-1) if jnp.iscomplexobj(z) else z
 
 
 def _check_width(width: object) -> None:

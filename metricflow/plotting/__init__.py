@@ -4,11 +4,13 @@ Import it by name, ``from metricflow import plotting``: it needs matplotlib, the
 """
 
 from .clusters import distance_matrix
+from .comparison import gain_bars, regression_history
 from .curves import (
     accuracy_against_time,
     gain_against_distance,
     gain_against_epoch,
     nearest_neighbour_distances,
+    search_history,
     sigma_history,
     training_history,
 )
@@ -23,7 +25,10 @@ __all__ = [
     "drift_history",
     "gain_against_distance",
     "gain_against_epoch",
+    "gain_bars",
     "nearest_neighbour_distances",
+    "regression_history",
+    "search_history",
     "shaded_surface",
     "sigma_history",
     "spectrum_histogram",

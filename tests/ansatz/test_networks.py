@@ -239,7 +239,7 @@ def test_wide_relu_networks_have_the_closed_form_tangent_kernel(pair, depth, var
     """Every variance one sigma_w^2; the kernel of the library adds the bias of the output."""
     network = ansatz.Mlp((192,) * depth, "relu", 1, "ntk", variance, variance, variance, bias_std)
     found = sample_of_kernels(network, *pair, 128)
-    closed = kernels.ReluNTK(depth, variance**0.5, bias_std)
+    closed = kernels.InfiniteNetwork("relu", depth, variance**0.5, bias_std)
     z = [(x[:3] + 1j * x[3:])[None] for x in pair]
     expected = float(closed.matrix(*z)[0, 0])
     assert abs(found.mean() - expected) < 4 * found.std() / np.sqrt(128) + 0.01 * expected

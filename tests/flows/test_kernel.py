@@ -117,11 +117,11 @@ def test_a_run_in_two_parts_is_the_run_in_one(train):
 @pytest.mark.parametrize("normalise", [False, True])
 @pytest.mark.parametrize(
     "kernel",
-    [kernels.Gaussian(0.3), kernels.ReluNTK(2), kernels.Delta()],
+    [kernels.Gaussian(0.3), kernels.InfiniteNetwork("relu", 2), kernels.Delta()],
     ids=lambda k: type(k).__name__,
 )
 def test_the_metric_is_the_flow_at_any_point(quintic, train, test_set, kernel, normalise):
-    step = 0.002 if isinstance(kernel, kernels.ReluNTK) and not normalise else 0.1
+    step = 0.002 if isinstance(kernel, kernels.InfiniteNetwork) and not normalise else 0.1
     flow = KernelFlow(kernel, step_size=step, measure="mean", normalise=normalise, clip=1.0)
     state = flow.init(train)
     state, _, seen = flow.run(state, 5, observe=held_out_sigma(flow, state, test_set, chunk=32))

@@ -160,8 +160,8 @@ class Turned:
     def __init__(self):
         self.chunks = []
 
-    def operator(self, z1, z2, *, chunk):
-        self.chunks.append(chunk)
+    def operator(self, z1, z2, *, chunk, stored=False):
+        self.chunks.append((chunk, stored))
         return TurnedOperator(kernels.dense(kernels.Gaussian(0.3), z1, z2))
 
 
@@ -179,8 +179,8 @@ def test_kernels_of_others_that_mix_components(train, v):
     close(kernels.apply(kernel, z[:7], z, v, chunk=5), expected)
     close(kernels.tiled_operator(kernel, z[:7], z, chunk=6) @ v, expected)
     close(kernels.dense_operator(kernel, z[:7], z) @ v, expected)
-    assert kernel.chunks == [5, 6, 1024]
-    for other in (kernels.Gaussian(0.3), kernels.Delta(), kernels.ReluNTK(1)):
+    assert kernel.chunks == [(5, False), (6, False), (1024, True)]
+    for other in (kernels.Gaussian(0.3), kernels.Delta(), kernels.InfiniteNetwork()):
         assert not isinstance(other, MatrixKernel)
 
 

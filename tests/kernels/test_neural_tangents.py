@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from metricflow import _neural_tangents, geometry, kernels
-from tests.tolerances import tolerance
+from metricflow import _neural_tangents
 
 ROOT = Path(__file__).parents[2]
 HERE = all(importlib.util.find_spec(name) for name in ("neural_tangents", "frozendict"))
@@ -51,34 +50,6 @@ def dense_ntk(apply, params, x, y):
         return jnp.concatenate([j.reshape(*j.shape[:2], -1) for j in leaves], -1)
 
     return jnp.einsum("nip,mjp->nmij", rows(x), rows(y))
-
-
-def relu_network(nt, depth, weight, bias):
-    layers = [nt.stax.Dense(1, weight, bias), nt.stax.Relu()] * depth
-    return nt.stax.serial(*layers, nt.stax.Dense(1, weight, bias))[2]
-
-
-def test_our_relu_ntk_is_the_one_of_stax(nt, quintic, dtype):
-    # in a session of float64 stax answers in float64 whatever comes in
-    with jax.enable_x64(dtype == "float64"):
-        z, w = (
-            geometry.sample_points_in_chart(jax.random.key(i), quintic, n, dtype=dtype).z
-            for i, n in ((0, 30), (1, 20))
-        )
-        x, y = (jnp.concatenate([p.real, p.imag], -1) for p in (z, w))
-        for depth, weight, bias in ((1, 1.4, 0.0), (3, 1.1, 0.6)):
-            ours = kernels.ReluNTK(depth, weight, bias)
-            theirs = jax.jit(relu_network(nt, depth, weight, bias), static_argnums=2)
-            found, expected = ours.matrix(z, w), theirs(x, y, "ntk")
-            assert found.dtype == expected.dtype == dtype
-            # float32 rounds the small entries relative to the large ones
-            loose = tolerance("kernel", dtype) * np.max(expected) if dtype == "float32" else 0
-            np.testing.assert_allclose(found, expected, rtol=tolerance("kernel", dtype), atol=loose)
-            # stax takes the angle from sqrt(q q' - K^2), which ours avoids: on the diagonal, where
-            # it is 0, half of its digits are lost
-            found, expected = (jnp.diagonal(m) for m in (ours.matrix(z, z), theirs(x, None, "ntk")))
-            half = np.sqrt(np.finfo(dtype).eps)
-            np.testing.assert_allclose(found, expected, rtol=3 * half)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
