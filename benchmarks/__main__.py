@@ -12,6 +12,7 @@ import jax
 
 from benchmarks import (
     gradient_rules,
+    infinite_networks,
     kernel_operator,
     metric_ntk,
     network_training,
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = {
         sampling: 1000,
         kernel_operator: 500,
+        infinite_networks: 100,
         metric_ntk: 100,
         record_metric: 8,
         network_training: 500,

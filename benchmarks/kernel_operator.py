@@ -1,5 +1,7 @@
 """Gaussian kernel sums over point sets and nearest neighbours, against NumPy and a k-d tree."""
 
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,10 @@ import scipy.spatial
 
 from benchmarks._timing import compare
 from metricflow import geometry, kernels
+from metricflow.flows import KernelFlow
 
 POINTS = 8000
+LARGE = 100_000
 
 
 def rows(points: int = POINTS) -> list[dict]:
@@ -33,7 +37,25 @@ def rows(points: int = POINTS) -> list[dict]:
                 {"k-d tree of z z^dagger": lambda z=z_numpy: _tree(z)},  # type: ignore[misc]
             )
         )
-    return found
+    return [*found, _large_row(LARGE if points == POINTS else points)]
+
+
+def _large_row(points: int) -> dict:
+    """A whole step of a flow in single precision, its kernel never stored, and its memory."""
+    sample = geometry.sample_points_in_chart(jax.random.key(0), geometry.fermat(3), points)
+    sample = jax.tree.map(_single, sample)
+    flow = KernelFlow(kernels.Gaussian(0.4), step_size=0.03, normalise_update=True)
+    state = jax.block_until_ready(flow.init(sample))
+    step = jax.jit(lambda state: flow.step(state)[0])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    row = compare(f"one step of a Gaussian flow, {points} points, float32", lambda: step(state), {})
+    above = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return row | {"values": {"MB above what the process had taken before": above // 1024}}
+
+
+def _single(x: jax.Array) -> jax.Array:
+    narrow = {"float64": "float32", "complex128": "complex64"}
+    return jnp.asarray(x, narrow.get(str(x.dtype), x.dtype))
 
 
 def _numpy_apply(width: float, z: np.ndarray, v: np.ndarray, chunk: int = 1024) -> np.ndarray:

@@ -65,8 +65,8 @@ class Config:
     depths: tuple[int, ...] = (1, 3)
     degree: int = 5  # of the invariant functions
     damping: float = 1e-3
-    iterations: int = 40
-    steps: int = 12
+    iterations: int = 30
+    steps: int = 8
     volume_points: int = 3000
     supervised_points: int = 1000
     times: tuple[float, ...] = tuple(10.0**k for k in range(-3, 7))
@@ -75,19 +75,20 @@ class Config:
 
 PRESETS = {
     "default": Config(),
+    # sets of one size, so that every program is compiled once
     "smoke": Config(
         seeds=(0, 1),
         families=("gaussian", "invariant"),
-        points=120,
-        choose_points=60,
-        validation_points=50,
+        points=100,
+        choose_points=100,
+        validation_points=100,
         test_points=100,
         derivative_points=10,
         widths=(0.5,),
         invariant_widths=(5.0, 10.0),
         steps=3,
-        volume_points=80,
-        supervised_points=60,
+        volume_points=100,
+        supervised_points=100,
         times=(0.1, 10.0),
     ),
 }
@@ -208,7 +209,7 @@ def _flow_stage(config: Config, manifold: geometry.Hypersurface, family: str, se
     exact = {k: geometry.sample_points_in_chart(keys[k], manifold, n) for k, n in sizes.items()}
     train, validation, test = (in_precision(exact[k], config.precision) for k in sizes)
     few = jax.tree.map(lambda leaf: leaf[: config.choose_points], train)
-    tried = []
+    tried: list[dict[str, Any]] = []
     choices = candidates(config, manifold, family, train)
     for what, kernel in choices:
         sigma = _solve(config, kernel, few, validation)[1]
@@ -372,8 +373,9 @@ def _assemble(config: Config, record: _run.Record, results: dict) -> dict:
         k: _run.spread([row[k] for row in volume_rows]) for k in ("error", "deviation")
     }
     supervised: dict[str, Any] = {}
-    rows = [results.get(f"supervised/{seed}") for seed in config.seeds]
-    if all(rows):
+    names = [f"supervised/{seed}" for seed in config.seeds]
+    if all(name in results for name in names):
+        rows = [results[name] for name in names]
         supervised = {
             "times": list(config.times),
             "points": config.supervised_points,

@@ -135,8 +135,8 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
 
     tuned = _tuned(config, manifold, keys["tune"], record) if config.tune else {}
     if tuned:
-        chosen = {k: {c: row["values"] for c, row in sets.items()} for k, sets in tuned.items()}
-        config = dataclasses.replace(config, hyperparameters=chosen)
+        best = {k: {c: row["values"] for c, row in sets.items()} for k, sets in tuned.items()}
+        config = dataclasses.replace(config, hyperparameters=best)
     stages: list[tuple[str, Any]] = [("reference", reference)]
     for kernel in config.kernels:
         for chosen in config.sets:
@@ -201,7 +201,7 @@ def draw(result: dict, folder: Path) -> None:
         figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
         for name, found in result["tuned"].items():
             for chosen, row in found.items():
-                scores = np.array([score for _, score in row["history"]])
+                scores = [score for _, score in row["history"]]
                 line = {"train_optimal": "--", "test_optimal": "-"}[chosen]
                 label = f"{name}, {chosen.replace('_', '-')}"
                 plotting.search_history(axis, scores, name=name, style=line, label=label)
@@ -341,7 +341,7 @@ def _score(
         start = diagnostics.sigma_measure(geometry.fubini_study_metric(test), test)
         gain = float(start / held_out[done - 1]) if done else 1.0
     # the gain is infinite where sigma is zero: below rounding nothing is gained
-    score = math.log10(min(gain, 1 / np.finfo(config.precision).eps))
+    score = math.log10(min(gain, 1 / float(np.finfo(config.precision).eps)))
     return score - (int(state.result) != Result.SUCCESSFUL)
 
 

@@ -334,7 +334,7 @@ def _kernel(name: str, kernel: object) -> None:
     if is_opaque(kernel):
         raise ValueError(
             f"{name}: expected a pytree, since kernels enter compiled code as arguments; register "
-            f"{type(kernel).__name__} with jax.tree_util.register_dataclass"
+            f"{type(kernel).__name__} as one (jax.tree_util)"
         )
 
 

@@ -129,8 +129,9 @@ def test_the_hessian_where_points_coincide_is_the_metric(frame, dtype):
     np.testing.assert_allclose(found, expected, atol=10 * tolerance("rounding", dtype))
 
 
-def test_the_gradient_at_the_cut_locus_is_finite(frame):
-    u, v = frame
+def test_the_gradient_at_the_cut_locus_is_finite():
+    """Orthogonal to the last bit."""
+    u, v = jnp.eye(5, dtype=complex)[:2]
     value, slope = jax.jit(jax.value_and_grad(lambda w: geometry.squared_distance(u, w)))(v)
     assert float(value) == pytest.approx(np.pi**2 / 4, rel=1e-12)
     assert bool(jnp.all(jnp.isfinite(slope)))

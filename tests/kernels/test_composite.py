@@ -66,6 +66,8 @@ def test_far_from_the_origin_nothing_is_lost_in_float32():
     there = kernels.dense(FAR, u + 1024, w + 1024)
     np.testing.assert_allclose(there, here, atol=5e-6)
     np.testing.assert_allclose(here, double_sum(u, w), atol=5e-6)
+    # spread as far, rounding would bring |u - u'|^2 below zero on the diagonal
+    assert np.max(kernels.dense(FAR, 1000 * u, 1000 * u)) <= 1
     v = vectors(6, 30, 2, "float32")
     tiled = kernels.apply(FAR, u + 1024, w + 1024, v, chunk=7)
     np.testing.assert_allclose(tiled, double_sum(u, w) @ v, atol=tolerance("sum", "float32"))
