@@ -4,7 +4,6 @@ The optimiser sees the unit cube.  On a resumed run it is asked again and told t
 its answers, and with them all points, come out the same.
 """
 
-import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +21,25 @@ Box = Mapping[str, Sequence[Any]]  # name: (low, high, one of SCALES)
 # variance of a score against that of all scores: fresh points make every score a draw
 _NOISE = 0.01
 _RANDOM_SHARE = 4  # one evaluation in four is random, first of all
+# the best by the surrogate's mean, and the first point, meet on the same fresh points
+FINALISTS = 4
+DRAWS = 5
 
 
 class Tuned(NamedTuple):
     """What was chosen.
 
     Attributes:
-        values: the point among those evaluated where the surrogate's mean is largest, which a
-            lucky draw alone does not make.
+        values: the finalist with the best mean score.
         mean: that mean.
-        score: the score seen there.
-        history: [values, score] of every evaluation, in order.
+        finalists: [values, scores] of those points that were evaluated again, all on the same
+            draws: one lucky draw does not decide.
+        history: [values, score] of every evaluation of the search, in order.
     """
 
     values: dict[str, Any]
     mean: float
-    score: float
+    finalists: list[list[Any]]
     history: list[list[Any]]
 
 
@@ -54,10 +56,10 @@ def tune(
     """Look for the values in a box with the largest score.
 
     Args:
-        objective: (number of the evaluation, values) -> score, to be computed on points that
-            belong to this number.
+        objective: (number of the draw, values) -> score, to be computed on points that belong to
+            this number.
         box: (low, high, "linear", "log" or "integer") for every name.
-        evaluations: how many.
+        evaluations: of the search; its finalists are evaluated ``DRAWS`` times more.
         seed: of the optimiser.
         record: where evaluations are stages ``NAME/<number>``.
         name: of these stages.
@@ -89,22 +91,43 @@ def tune(
             with warnings.catch_warnings(action="ignore"):  # of length scales at their bounds
                 cube = {k: float(x) for k, x in optimiser.suggest().items()}
         values = {k: _from_cube(cube[k], *box[k]) for k in box}
-        evaluate = functools.partial(_evaluated, objective, number, values)
-        score = record.stage(f"{name}/{number}", evaluate)["score"]
+        score = _stage(record, f"{name}/{number}", objective, number, values)
         optimiser.register(cube, score)
         cubes.append(cube)
         history.append([values, score])
     with warnings.catch_warnings(action="ignore"):
         means = np.asarray(optimiser.predict(cubes))
-    best = int(np.argmax(means))
-    return Tuned(history[best][0], float(means[best]), history[best][1], history)
+    finalists: list[list[Any]] = []
+    for place in [*range(len(first[:1])), *np.argsort(-means, kind="stable").tolist()]:
+        values = history[place][0]
+        if len(finalists) < FINALISTS + len(first[:1]) and values not in [v for v, _ in finalists]:
+            finalists.append([values, []])
+    for place, (values, scores) in enumerate(finalists):
+        for draw in range(DRAWS):
+            stage = f"{name}/final/{place}/{draw}"
+            scores.append(_stage(record, stage, objective, evaluations + draw, values))
+    best = int(np.argmax([np.mean(scores) for _, scores in finalists]))
+    return Tuned(finalists[best][0], float(np.mean(finalists[best][1])), finalists, history)
 
 
-def _evaluated(objective: Callable, number: int, values: dict[str, Any]) -> dict:
-    score = float(objective(number, values))
-    if not math.isfinite(score):
-        raise ValueError(f"the score of {values} is {score}: nothing can be learned from it")
-    return {"values": values, "score": score}
+def _stage(
+    record: _run.Record, stage: str, objective: Callable, number: int, values: dict[str, Any]
+) -> float:
+    """The score of one evaluation, computed or read back."""
+
+    def evaluate() -> dict:
+        score = float(objective(number, values))
+        if not math.isfinite(score):
+            raise ValueError(f"the score of {values} is {score}: nothing can be learned from it")
+        return {"values": values, "score": score}
+
+    found = record.stage(stage, evaluate)
+    if found["values"] != values:
+        raise ValueError(
+            f"{stage}: the record holds {found['values']}, this version of the optimiser asks for "
+            f"{values}; start again with --force"
+        )
+    return found["score"]
 
 
 def _to_cube(value: float, low: float, high: float, scale: str) -> float:

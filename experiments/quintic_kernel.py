@@ -318,6 +318,7 @@ def _tuned(
             "values": {**given, **best.values},
             "log10_gain": best.mean,
             "box": box,
+            "finalists": best.finalists,
             "history": best.history,
         }
     return found

@@ -156,7 +156,8 @@ def kernel_regression(
             remedy = "a larger ridge, since the kernel matrix has a negative eigenvalue"
         raise np.linalg.LinAlgError(
             f"kernel_regression: relative residual {float(residual):.2g} after {int(count)} "
-            f"iterations, wanted {tolerance:.2g}; take {remedy}, or solver='direct', or throw=False to have it anyway"
+            f"iterations, wanted {tolerance:.2g}; take {remedy}, or solver='direct', or "
+            "throw=False to have it anyway"
         )
     return KernelFit(kernel, x, a, jnp.asarray(ridge), residual, count, chunk)
 
