@@ -163,9 +163,10 @@ def draw(result: dict, folder: Path) -> None:
 
     from metricflow import plotting
 
-    if result["gain_vs_distance"]:
+    curves = {kernel: rows for kernel, rows in result["gain_vs_distance"].items() if rows}
+    if curves:
         figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-        plotting.gain_against_distance(axis, result["gain_vs_distance"])
+        plotting.gain_against_distance(axis, curves)
         if result.get("network"):
             rows = result["network"]["gain_vs_distance"]
             plotting.gain_against_distance(axis, {"relu_network": rows}, style="--")

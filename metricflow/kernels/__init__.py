@@ -1,9 +1,9 @@
 """Kernels between points, and their action on functions over point sets.
 
-Scalar kernels act on metrics component by component, Theta_ijkl(x, x') = delta_ik delta_jl K(x, x'),
-so one serves all n^2 real components.  They see homogeneous coordinates in a fixed chart, z_s = 1;
-those of the Fubini-Study distance do not depend on the scaling.  :class:`TensorKernel` compares
-tensors instead.  The metric-NTK of a finite network mixes components too: :func:`metric_ntk` and its
+Scalar kernels act component by component, Theta_ijkl(x, x') = delta_ik delta_jl K(x, x'), so one
+serves all n^2 real components.  They see homogeneous coordinates in a fixed chart, z_s = 1; those
+of the Fubini-Study distance do not depend on the scaling.  :class:`TensorKernel` compares tensors
+instead.  The metric-NTK of a finite network mixes components too: :func:`metric_ntk` and its
 relatives, and :class:`FrozenNTK` as a kernel of a flow.  :func:`kernel_regression` and what stands
 beside it solve the flow of the squared error.
 """

@@ -1,12 +1,13 @@
 """Bayesian optimisation of hyper-parameters: it finds, it resumes, it uses fresh points."""
 
 import dataclasses
-import json
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import _run, _tuning, quintic_kernel
+from experiments._manifold import parse_manifold
 
 BOX = {"width": (0.01, 1.0, "log"), "power": (1.0, 4.0, "linear"), "depth": (1, 8, "integer")}
 
@@ -121,36 +122,37 @@ def test_a_score_that_is_not_finite_is_named():
         tuned(lambda number, values: float("nan"), 2)
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    out = tmp_path_factory.mktemp("results")
-    flags = ["--preset", "smoke", "--kernel", "gaussian", "--tune", "3", "--out", str(out)]
-    assert quintic_kernel.main(flags) == 0
-    return out / "quintic_kernel" / "smoke", flags
+# the search and the flows alone, small
+SMALL = dataclasses.replace(
+    quintic_kernel.PRESETS["smoke"],
+    kernels=("gaussian",),
+    network_epochs=0,
+    neighbour_sizes=(),
+    noise_levels=(),
+)
 
 
-def test_the_flows_use_what_the_search_found(searched):
-    folder, _ = searched
-    result = json.loads((folder / "result.json").read_text())
+def test_the_flows_use_what_the_search_found(tmp_path):
+    config = dataclasses.replace(SMALL, tune=3)
+    result = quintic_kernel.run(config, _run.Record(tmp_path))
     for chosen, row in result["tuned"]["gaussian"].items():
         assert len(row["history"]) == 3
         assert row["values"] in [{**row["values"], **tried} for tried, _ in row["finalists"]]
         assert result["kernels"]["gaussian"][chosen]["hyperparameters"] == row["values"]
-    assert (folder / "figures" / "tuning.png").stat().st_size > 5000
+    quintic_kernel.draw(result, tmp_path)
+    assert (tmp_path / "tuning.png").stat().st_size > 5000
     given = quintic_kernel.TUNED["gaussian"]["test_optimal"]
     first = result["tuned"]["gaussian"]["test_optimal"]["history"][0][0]
     assert first == {k: given[k] for k in first}
 
 
-def test_every_evaluation_has_points_of_its_own(searched):
+def test_every_evaluation_has_points_of_its_own():
     """The same hyper-parameters get another score under another number, and the same under one."""
-    config = dataclasses.replace(quintic_kernel.PRESETS["smoke"], kernels=("gaussian",))
-    manifold = quintic_kernel.parse_manifold(config.manifold)
-    keys = [quintic_kernel.jax.random.key(i) for i in (0, 0, 1)]
-    given = config.hyperparameters["gaussian"]["test_optimal"]
+    manifold = parse_manifold(SMALL.manifold)
+    given = SMALL.hyperparameters["gaussian"]["test_optimal"]
     scores = [
-        quintic_kernel._score(config, manifold, key, "gaussian", "test_optimal", given)
-        for key in keys
+        quintic_kernel._score(SMALL, manifold, jax.random.key(i), "gaussian", "test_optimal", given)
+        for i in (0, 0, 1)
     ]
     assert scores[0] == scores[1] != scores[2]
 
