@@ -199,14 +199,15 @@ def draw(result: dict, folder: Path) -> None:
     _run.save_figure(figure, folder / "histories.png")
 
     if result["tuned"]:
-        figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
-        for name, found in result["tuned"].items():
-            for chosen, row in found.items():
-                scores = [score for _, score in row["history"]]
-                line = {"train_optimal": "--", "test_optimal": "-"}[chosen]
-                label = f"{name}, {chosen.replace('_', '-')}"
-                plotting.search_history(axis, scores, name=name, style=line, label=label)
-        axis.set_ylabel(r"$\log_{10}$ gain, each on fresh points")
+        figure, axes = plt.subplots(
+            1, len(sets), figsize=(4.5 * len(sets), 4), layout="constrained", squeeze=False
+        )
+        for axis, chosen in zip(axes[0], sets, strict=True):
+            for name, found in result["tuned"].items():
+                scores = [score for _, score in found[chosen]["history"]]
+                plotting.search_history(axis, scores, name=name)
+            axis.set_ylabel(r"$\log_{10}$ gain, each on fresh points")
+            axis.set_title(chosen.replace("_", "-"))
         _run.save_figure(figure, folder / "tuning.png")
 
 

@@ -109,23 +109,19 @@ def sigma_history(
     return axis
 
 
-def search_history(
-    axis: Axes, scores: Sequence[float], *, name: str, style: str = "-", label: str = ""
-) -> Axes:
+def search_history(axis: Axes, scores: Sequence[float], *, name: str) -> Axes:
     """The scores of a search and the best so far against the number of the evaluation.
 
     Args:
         axis: where to draw.
         scores: in the order of evaluation.
         name: of what was tuned.
-        style: line style of the best so far.
-        label: in the legend; by default what ``name`` stands for.
     """
     number = np.arange(1, len(scores) + 1)
     colour = COLOURS.get(name)
     axis.plot(number, scores, ".", color=colour, ms=4, alpha=0.6)
     best = np.maximum.accumulate(np.asarray(scores))
-    axis.step(number, best, style, where="post", color=colour, label=label or LABELS.get(name))
+    axis.step(number, best, where="post", color=colour, label=LABELS.get(name, name))
     axis.set_xlabel("evaluation")
     axis.legend(frameon=False)
     return axis
