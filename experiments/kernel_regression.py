@@ -135,9 +135,11 @@ def draw(result: dict, folder: Path) -> None:
     from metricflow import plotting
 
     figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
-    rows = {name: row["test_gain"] for name, row in result["flow"].items()}
-    plotting.gain_bars(axis, {name.replace("_", " "): row for name, row in rows.items()})
-    axis.axhline(5, color="0.6", lw=0.8, ls="--")
+    rows = {name.replace("_", " "): row["test_gain"] for name, row in result["flow"].items()}
+    order = sorted(rows, key=lambda name: rows[name]["mean"])
+    plotting.gain_bars(axis, {name: rows[name] for name in order})
+    axis.axvline(5, color="black", lw=0.8, ls="--", label="the paper's ceiling")
+    axis.legend(frameon=False)
     _run.save_figure(figure, folder / "kernel_regression.png")
     if result["supervised"]:
         figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")

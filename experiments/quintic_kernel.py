@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from experiments import _neighbour_law as neighbour_law
 from experiments import _run, _tuning, quintic_network
 from experiments._kernel_presets import BOXES, KERNELS, LARGE, PRINTED, SETS, TUNED, build_flow
 from experiments._manifold import FORMS, parse_manifold
@@ -149,7 +150,12 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
     if config.network_epochs:
         stages.append(("network", lambda: _network_stage(config, manifold, keys, record)))
     for size in config.neighbour_sizes:
-        stages.append((f"neighbours/{size}", lambda n=size: _law_stage(manifold, keys["law"], n)))
+        stages.append(
+            (
+                f"neighbours/{size}",
+                lambda n=size: neighbour_law.distances(manifold, keys["law"], n),
+            )
+        )
     results = {
         name: record.stage(name, compute)
         for name, compute in tqdm(stages, desc="quintic_kernel", disable=None)
@@ -421,25 +427,6 @@ def _near_training_points(
     return jnp.mean(distance), gain, jnp.max(geometry.residual(manifold, near.z))
 
 
-def _law_stage(manifold: geometry.Hypersurface, key: jax.Array, size: int) -> dict:
-    """Smallest, mean and largest nearest-neighbour distance among ``size`` points."""
-    one = geometry.sample_points_in_chart(jax.random.fold_in(key, size), manifold, size)
-    every = geometry.sample_points(jax.random.fold_in(key, size), manifold, size)
-    found = {}
-    for name, points in (("one_chart", one), ("all_charts", every)):
-        # the search in float32 takes half the time; its error, 1e-7 in |<z, z'>|^2, is far below
-        # the distances, which are computed in float64 for the pairs found
-        pairs = geometry.nearest_neighbour(points.z.astype(jnp.complex64)).indices
-        distance = geometry.fubini_study_distance(points.z, points.z[pairs])
-        found[name] = {
-            "points": size,
-            "minimum": float(jnp.min(distance)),
-            "mean": float(jnp.mean(distance)),
-            "maximum": float(jnp.max(distance)),
-        }
-    return found
-
-
 def _assemble(
     config: Config, manifold: geometry.Hypersurface, record: _run.Record, results: dict
 ) -> dict:
@@ -447,7 +434,9 @@ def _assemble(
         name: [results[f"neighbours/{n}"][name] for n in config.neighbour_sizes]
         for name in ("one_chart", "all_charts")
     }
-    fits = {name: _power_law(rows, config.fit_from) for name, rows in law.items() if rows}
+    fits = {
+        name: neighbour_law.power_law(rows, config.fit_from) for name, rows in law.items() if rows
+    }
     flows = {
         kernel: {chosen: dict(results[f"flow/{kernel}/{chosen}"]) for chosen in config.sets}
         for kernel in config.kernels
@@ -483,48 +472,14 @@ def _assemble(
             kernel: [[row[0], row[2]] for row in curve["off_hypersurface"]]
             for kernel, curve in curves.items()
         },
-        "points_for_gain": _extrapolations(near["off_hypersurface"], fits["one_chart"])
+        "points_for_gain": neighbour_law.points_for_gain(
+            near["off_hypersurface"], fits["one_chart"]
+        )
         if fits
         else {},
         "seconds": {k: record.seconds(k) for k in ("compile", "sample", "flow", "total")},
         "versions": {"metricflow": __version__, "jax": jax.__version__, "numpy": np.__version__},
     }
-
-
-def _power_law(rows: list[dict], fit_from: int) -> dict:
-    """Least squares of log mean = log a + b log N over N >= fit_from."""
-    used = [row for row in rows if row["points"] >= fit_from]
-    exponent, prefactor = np.polyfit(
-        np.log([row["points"] for row in used]), np.log([row["mean"] for row in used]), 1
-    )
-    return {"prefactor": float(np.exp(prefactor)), "exponent": float(exponent), "n_min": fit_from}
-
-
-def _extrapolations(curves: dict[str, list[list[float]]], fit: dict) -> dict:
-    """Training points that a test gain would take, were all test points as near as the curve says.
-
-    Source: MF section 3.2 (after 3.7).
-    """
-    found: dict[str, dict[str, dict | None]] = {}
-    for kernel, rows in curves.items():
-        found[kernel] = {}
-        for gain in (5.0, 100.0, 1e6):
-            distance = _distance_for_gain(rows, gain)
-            if distance is None:
-                found[kernel][f"{gain:g}"] = None
-                continue
-            points = (distance / fit["prefactor"]) ** (1 / fit["exponent"])
-            found[kernel][f"{gain:g}"] = {"distance": distance, "points": points}
-    return found
-
-
-def _distance_for_gain(rows: list[list[float]], gain: float) -> float | None:
-    """Where the curve last falls through a gain, by interpolation of the logarithms."""
-    for (d1, g1), (d2, g2) in reversed(list(itertools.pairwise(rows))):
-        if g1 >= gain >= g2 > 0 and g1 > g2:
-            part = (np.log(g1) - np.log(gain)) / (np.log(g1) - np.log(g2))
-            return float(np.exp(np.log(d1) + part * (np.log(d2) - np.log(d1))))
-    return None
 
 
 def _check(config: Config) -> None:

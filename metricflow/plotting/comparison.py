@@ -46,6 +46,6 @@ def regression_history(
     if "deviation" in rows:
         axis.loglog(times, rows["deviation"], "--", color=line.get_color())
     axis.set_xlabel("time of the flow, in units of 1 / kernel")
-    axis.set_ylabel("error of the mean (dashed: spread of the ensemble)")
+    axis.set_ylabel("error (dashed: spread of the ensemble)")
     axis.legend(frameon=False)
     return axis

@@ -15,6 +15,8 @@ COLOURS = {
     "network": "#009e73",
     "kernel": "#cc79a7",
     "relu_network": "black",
+    "erf": "#009e73",
+    "gelu": "#cc79a7",
     "frozen_ntk": "#cc79a7",
 }
 LABELS = {
