@@ -31,8 +31,9 @@ from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
 from metricflow import __version__, ansatz, diagnostics, geometry, kernels, records
 from metricflow._pytree import register_dataclass
+from metricflow.ansatz.global_metric import GlobalMetric
 from metricflow.flows import KernelFlow, KernelGaussNewton
-from metricflow.geometry import FubiniStudyMetric, Points, fubini_study_metric, hermitian_unpack
+from metricflow.geometry import Points, fubini_study_metric, hermitian_unpack
 
 log = logging.getLogger("experiments")
 
@@ -254,26 +255,18 @@ def _sigma(operator: Any, reference: jax.Array, points: Points, flow: Any) -> ja
 
 @register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
-class ConformalMetric:
+class ConformalMetric(GlobalMetric):
     """g = g_FS exp(-f / n), with f a prediction of log eta: eta is one wherever f is right."""
 
     manifold: geometry.Hypersurface
     basis: ansatz.SpectralBasis
     fit: kernels.KernelFit
 
-    def chart(self, z: jax.Array) -> jax.Array:
-        """The chart that a call uses."""
-        return geometry.best_chart(self.manifold, z)
-
-    def __call__(self, z: jax.Array, chart: Any = None) -> jax.Array:
-        """g at homogeneous coordinates."""
-        chart = self.chart(z) if chart is None else jnp.asarray(chart)
-        chart = jnp.broadcast_to(chart, (*z.shape[:-1], 2))
-        flat, charts = z.reshape(-1, z.shape[-1]), chart.reshape(-1, 2)
-        points = geometry.points_at(self.manifold, flat, chart=charts, check=False)
+    def at(self, points: Points) -> jax.Array:
+        """g at points in their charts."""
         predicted = self.fit(_invariants(self.basis, points))[:, 0]
-        factor = jnp.exp(-predicted / self.manifold.dim).reshape(z.shape[:-1])
-        return FubiniStudyMetric(self.manifold)(z, chart) * factor[..., None, None]
+        factor = jnp.exp(-predicted / self.manifold.dim)
+        return fubini_study_metric(points) * factor[:, None, None]
 
 
 @jax.jit

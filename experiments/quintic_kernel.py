@@ -500,7 +500,12 @@ def _check(config: Config) -> None:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
-    parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="default",
+        help="where to start from; hyper-parameters are those of a stored --tune, or the paper's",
+    )
     parser.add_argument("--kernel", nargs="+", choices=KERNELS, help="which kernels")
     parser.add_argument("--points", type=int, help="training points, for every kernel")
     parser.add_argument("--test-points", type=int, help="held-out points")

@@ -9,6 +9,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._rounding import safe_sqrt
 
 # d^2 = v Q(v) with v = 1 - cos d: arccos(c)^2 is analytic on [0, 1], its singularity lies at
 # c = -1, so interpolation of Q at Chebyshev nodes converges by a factor 5.8 with every degree.
@@ -77,9 +78,7 @@ def fubini_study_distance(
 
     Source: MF 3.2, MF 3.4.
     """
-    squared = squared_distance(z1, z2)
-    positive = squared > 0
-    distance = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
+    distance = safe_sqrt(squared_distance(z1, z2))
     return jnp.where(distance < threshold, 0, distance)
 
 

@@ -20,6 +20,8 @@ from jaxtyping import Array, Complex, Float
 
 from .. import _checks
 from .._pytree import register_dataclass
+from .._rounding import cut_below_zero, safe_sqrt
+from ..ansatz import real_coordinates
 
 Scalar = Float[Array, ""] | float
 
@@ -128,8 +130,7 @@ def real_pair(z1: Array, z2: Array) -> tuple[Array, Array]:
         )
     if not jnp.issubdtype(z1.dtype, jnp.complexfloating):
         return z1, z2
-    first, second = (jnp.concatenate([z.real, z.imag], axis=-1) for z in (z1, z2))
-    return first, second
+    return real_coordinates(z1), real_coordinates(z2)
 
 
 def check_statistic(statistic: str) -> None:
@@ -206,14 +207,14 @@ def squared_distances(x: Array, y: Array) -> Array:
 
 def _relu(pair: _Pair) -> _Image:
     """E[s s] = sqrt(q r) (sin t + (pi - t) cos t) / 2 pi, E[s' s'] = (pi - t) / 2 pi, K = cos t."""
-    p, o = _safe_sqrt(pair.q), _safe_sqrt(pair.r)
+    p, o = safe_sqrt(pair.q), safe_sqrt(pair.r)
     scale, uneven = p * o, (p - o) ** 2
     half = 0.5 / jnp.where(scale > 0, scale, 1)
     # 1 - cos t and 1 + cos t, each without cancellation where it is small
     versine = jnp.clip((pair.distance2 - uneven) * half, 0, 2)
     coversine = jnp.clip((pair.sum2 - uneven) * half, 0, 2)
     # the origin has no angle: any will do but one of 0 / 0
-    near, far = _safe_sqrt(versine), jnp.where(scale > 0, _safe_sqrt(coversine), 1)
+    near, far = safe_sqrt(versine), jnp.where(scale > 0, safe_sqrt(coversine), 1)
     angle = 2 * jnp.arctan2(near, far)
     # 1 - (sin t + (pi - t) cos t) / pi
     deficit = versine - (near * far - angle * (coversine - versine) / 2) / jnp.pi
@@ -342,10 +343,10 @@ def _arcs(pair: _Pair) -> _Arcs:
     """
     q, r = pair.q, pair.r
     a, b = jnp.sqrt(1 + 2 * q), jnp.sqrt(1 + 2 * r)
-    p, o = _safe_sqrt(q), _safe_sqrt(r)
+    p, o = safe_sqrt(q), safe_sqrt(r)
     positive = pair.sum2 >= pair.distance2
     nearer = jnp.where(positive, pair.distance2, pair.sum2)
-    gap = _cut((nearer - (p - o) ** 2) / 2)  # sqrt(q r) - |K|
+    gap = cut_below_zero((nearer - (p - o) ** 2) / 2)  # sqrt(q r) - |K|
     size = p * o - gap
     area = gap * (p * o + size)  # q r - K^2
     root = jnp.sqrt(1 + q + r + area)
@@ -367,14 +368,3 @@ ACTIVATIONS: dict[str, Callable[[_Pair], _Image]] = {
     "cos": _cos,
     "exp": _exp,
 }
-
-
-def _cut(x: Array) -> Array:
-    """Cut off rounding below zero, but not the derivatives: x is smooth where it touches zero."""
-    return x + jax.lax.stop_gradient(jnp.maximum(x, 0) - x)
-
-
-def _safe_sqrt(x: Array) -> Array:
-    """sqrt with derivative zero at zero, where the kernel has a cusp."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), 0)

@@ -12,6 +12,8 @@ from jaxtyping import Array, Complex, Float, Num
 
 from .. import _checks
 from .._pytree import register_dataclass
+from .._rounding import cut_below_zero, safe_sqrt
+from ..ansatz import real_coordinates
 from ..geometry.distances import arc_squared, pairwise_cosine_squared, pairwise_sine_cosine
 
 Scalar = Float[Array, ""] | float
@@ -46,9 +48,7 @@ class Gaussian:
     ) -> Float[Array, "b1 b2"]:
         """log K for all pairs; d^2 carries a rounding error of a few eps."""
         cosine2 = pairwise_cosine_squared(z1, z2)
-        sine2 = 1 - cosine2
-        # rounding below zero is cut off, for K <= 1, but not its derivatives: d^2 is smooth there
-        sine2 = sine2 + jax.lax.stop_gradient(jnp.maximum(sine2, 0) - sine2)
+        sine2 = cut_below_zero(1 - cosine2)  # for K <= 1
         return -arc_squared(sine2, cosine2) / (2 * self.width**2)
 
     def matrix(
@@ -84,10 +84,7 @@ class Exponential:
         self, z1: Complex[Array, "b1 k"], z2: Complex[Array, "b2 k"]
     ) -> Float[Array, "b1 b2"]:
         """log K for all pairs, with distances accurate to rounding near zero."""
-        squared = arc_squared(*pairwise_sine_cosine(z1, z2))
-        positive = squared > 0
-        distance = jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
-        return -distance / (2 * self.width)
+        return -safe_sqrt(arc_squared(*pairwise_sine_cosine(z1, z2))) / (2 * self.width)
 
     def matrix(
         self, z1: Complex[Array, "b1 k"], z2: Complex[Array, "b2 k"]
@@ -123,15 +120,13 @@ class SquaredExponential:
 
     def log_matrix(self, z1: Num[Array, "b1 k"], z2: Num[Array, "b2 k"]) -> Float[Array, "b1 b2"]:
         """log K for all pairs; |u - u'|^2 carries a rounding error of a few eps |u|^2."""
-        u1, u2 = (_real(z) for z in (z1, z2))
+        u1, u2 = (real_coordinates(z) if jnp.iscomplexobj(z) else z for z in (z1, z2))
         # distances do not change if both sets move, and the products are smaller near the middle
         middle = jax.lax.stop_gradient(jnp.mean(u2, axis=0))
         u1, u2 = u1 - middle, u2 - middle
         inner = jnp.matmul(u1, u2.T, precision=jax.lax.Precision.HIGHEST)
         squared = jnp.sum(u1**2, axis=1)[:, None] + jnp.sum(u2**2, axis=1) - 2 * inner
-        # cut off below zero like sin^2 in Gaussian
-        squared = squared + jax.lax.stop_gradient(jnp.maximum(squared, 0) - squared)
-        return -squared / (2 * self.width**2)
+        return -cut_below_zero(squared) / (2 * self.width**2)
 
     def matrix(self, z1: Num[Array, "b1 k"], z2: Num[Array, "b2 k"]) -> Float[Array, "b1 b2"]:
         """K for all pairs."""
@@ -148,10 +143,6 @@ class Delta:
 
     Source: MF section 3.2.
     """
-
-
-def _real(z: Array) -> Array:
-    return jnp.concatenate([z.real, z.imag], axis=-1) if jnp.iscomplexobj(z) else z
 
 
 def _check_width(width: object) -> None:

@@ -26,7 +26,7 @@ from .. import _checks
 from .._checks import AnyArray
 from .._pytree import is_opaque, register_dataclass
 from . import solvers
-from .operators import PairKernel
+from .operators import PairKernel, apply, dense
 from .solvers import Scalar, _matmul
 
 REDUCTIONS = ("sum", "mean")
@@ -60,7 +60,7 @@ class KernelFit:
     def __call__(self, x: Inexact[AnyArray, "b1 k"]) -> Float[Array, "b1 c"]:
         """f at points (M, k), in tiles."""
         x = _points("x", x, self.centres.shape[1])
-        return solvers.product(self.kernel, x, self.centres, self.coefficients, self.chunk)
+        return apply(self.kernel, x, self.centres, self.coefficients, chunk=self.chunk)
 
 
 @register_dataclass
@@ -139,7 +139,7 @@ def kernel_regression(
         )
     count, definite = jnp.zeros((), int), jnp.ones((), bool)
     if direct:
-        matrix = solvers.kernel_matrix(kernel, x, x)
+        matrix = dense(kernel, x, x)
         a, learned = solvers.solve_stored(matrix, y, time, ridge, endless, throw)
         residual = solvers.largest_relative(learned - _matmul(matrix, a) - ridge * a, y)
     elif endless:
@@ -197,12 +197,12 @@ def regression_trajectory(
         raise ValueError(f"times: expected shape (T,) with T > 0, got {times.shape}")
     _checks.finite("times", times)
     times, ridge, _ = _schedule(kernel, x, times, ridge, reduction)
-    matrix = solvers.kernel_matrix(kernel, x, x)
+    matrix = dense(kernel, x, x)
     eigenvalues, vectors = solvers.spectrum(matrix)
     phi = solvers.spectral_filter(eigenvalues, times[:, None], ridge)
     parts = phi[:, :, None] * _matmul(vectors.T, y)
     a = jnp.moveaxis(_matmul(vectors, parts), 0, 1).reshape(len(x), -1)
-    found = solvers.product(kernel, points, x, a, chunk)
+    found = apply(kernel, points, x, a, chunk=chunk)
     return jnp.moveaxis(found.reshape(len(points), len(times), -1), 1, 0)
 
 
@@ -247,11 +247,11 @@ def ensemble_prediction(
     if not _checks.is_traced(noise) and not 0 <= noise < math.inf:
         raise ValueError(f"noise: expected a finite variance of at least 0, got {noise}")
     time, ridge, endless = _schedule(ntk, x, time, ridge, reduction)
-    theta = solvers.kernel_matrix(ntk, x, x)
-    across = solvers.kernel_matrix(ntk, x, points)
+    theta = dense(ntk, x, x)
+    across = dense(ntk, x, points)
     weights = solvers.solve_stored(theta, across, time, ridge, endless)[0].T
     within, between, prior = (
-        solvers.kernel_matrix(nngp, *pair) for pair in ((x, x), (x, points), (points, points))
+        dense(nngp, *pair) for pair in ((x, x), (x, points), (points, points))
     )
     mixed = _matmul(weights, between)
     drawn = _matmul(_matmul(weights, within), weights.T) + noise * _matmul(weights, weights.T)
@@ -280,7 +280,7 @@ def leave_one_out(
     """
     x, y = _training_set(kernel, x, y)
     _, ridge, _ = _schedule(kernel, x, math.inf, ridge, "sum")
-    matrix = solvers.kernel_matrix(kernel, x, x)
+    matrix = dense(kernel, x, x)
     inverse, _ = solvers.solve_stored(matrix, jnp.eye(len(x), dtype=y.dtype), math.inf, ridge, True)
     return _matmul(inverse, y) / jnp.diagonal(inverse)[:, None]
 
@@ -307,7 +307,7 @@ def log_marginal_likelihood(
     """
     x, y = _training_set(kernel, x, y)
     _, ridge, _ = _schedule(kernel, x, math.inf, ridge, "sum")
-    matrix = solvers.kernel_matrix(kernel, x, x)
+    matrix = dense(kernel, x, x)
     factor = jnp.linalg.cholesky(matrix + ridge * jnp.eye(len(x), dtype=matrix.dtype))
     solvers.check_factored(factor, matrix, ridge)
     white = jax.scipy.linalg.solve_triangular(factor, y, lower=True)
@@ -342,6 +342,11 @@ def _kernel(name: str, kernel: object) -> None:
 def _training_set(kernel: object, x: AnyArray, y: AnyArray) -> tuple[Array, Array]:
     _kernel("kernel", kernel)
     x = _points("x", x)
+    if not jnp.iscomplexobj(x) and not getattr(kernel, "reads_vectors", False):
+        raise ValueError(
+            f"x: expected complex homogeneous coordinates for {type(kernel).__name__}, got "
+            f"{x.dtype}; a kernel of real vectors says reads_vectors = True in its class"
+        )
     y = jnp.asarray(y)
     if y.ndim != 2 or len(y) != len(x) or y.size == 0:
         raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from .. import _checks
-from .operators import _streamed
+from .operators import apply
 
 Scalar = Float[Array, ""] | float
 _matmul = partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
@@ -46,25 +46,6 @@ def spectral_filter(
 def diagonal(kernel: Any, x: Inexact[Array, "b k"]) -> Float[Array, " b"]:
     """K(x_a, x_a)."""
     return jax.vmap(lambda point: kernel.matrix(point[None], point[None])[0, 0])(x)
-
-
-@jax.jit
-def kernel_matrix(
-    kernel: Any, x1: Inexact[Array, "b1 k"], x2: Inexact[Array, "b2 k"]
-) -> Float[Array, "b1 b2"]:
-    """K(x1_a, x2_b), stored."""
-    return kernel.matrix(x1, x2)
-
-
-def product(
-    kernel: Any,
-    x1: Inexact[Array, "b1 k"],
-    x2: Inexact[Array, "b2 k"],
-    v: Float[Array, "b2 c"],
-    chunk: int,
-) -> Float[Array, "b1 c"]:
-    """sum_b K(x1_a, x2_b) v_b in tiles, for real points as well as for homogeneous coordinates."""
-    return _streamed(kernel, x1, x2, v, False, chunk)
 
 
 def largest_relative(error: Float[Array, "b c"], y: Float[Array, "b c"]) -> Float[Array, ""]:
@@ -201,8 +182,8 @@ def conjugate_gradients(
     def precondition(r: Array) -> Array:
         return r / ridge + _matmul(u, inside * _matmul(u.T, r)) if rank else r
 
-    def apply(v: Array) -> Array:
-        return product(kernel, x, x, v, chunk) + ridge * v
+    def shifted(v: Array) -> Array:
+        return apply(kernel, x, x, v, chunk=chunk) + ridge * v
 
     def running(carry: tuple) -> Array:
         # to half the tolerance, since the recursion drifts away from the true residual
@@ -212,7 +193,7 @@ def conjugate_gradients(
 
     def step(carry: tuple) -> tuple:
         a, r, p, rz, count, definite = carry
-        q = apply(p)
+        q = shifted(p)
         curvature = jnp.sum(p * q, axis=0)
         definite = definite & jnp.all((curvature > 0) | (rz <= 0))
         length = jnp.where(curvature > 0, rz / jnp.where(curvature > 0, curvature, 1), 0)
@@ -226,7 +207,7 @@ def conjugate_gradients(
     rz = jnp.sum(b * z, axis=0)
     start = (jnp.zeros_like(b), b, z, rz, jnp.zeros((), int), jnp.ones((), bool))
     a, *_, count, definite = jax.lax.while_loop(running, step, start)
-    return scale * a, largest_relative(b - apply(a), b), count, definite
+    return scale * a, largest_relative(b - shifted(a), b), count, definite
 
 
 @partial(jax.jit, static_argnames=("iterations", "chunk"))
@@ -260,7 +241,7 @@ def lanczos(
     def step(place: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple:
         basis, alpha, beta = carry
         v = basis[place]
-        w = product(kernel, x, x, v, chunk)
+        w = apply(kernel, x, x, v, chunk=chunk)
         across = jnp.sum(v * w, axis=0)
         for _ in range(2):  # twice is enough for orthogonality to rounding
             w = w - _einsum("mbc,mc->bc", basis, _einsum("mbc,bc->mc", basis, w))

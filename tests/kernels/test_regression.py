@@ -31,6 +31,8 @@ class Rbf:
 
     width: Any
 
+    reads_vectors = True
+
     def matrix(self, x, y):
         return jnp.exp(-jnp.sum((x[:, None] - y[None]) ** 2, -1) / (2 * self.width**2))
 
@@ -41,6 +43,8 @@ class Features:
     """The kernel of a model that is linear in its parameters: Phi(x) Phi(y)^T."""
 
     weights: Any
+
+    reads_vectors = True
 
     def features(self, x):
         return jnp.tanh(x @ self.weights) / jnp.sqrt(self.weights.shape[1])
@@ -55,6 +59,8 @@ class Broken:
     """No kernel: a matrix with an eigenvalue far below zero, or NaN."""
 
     value: float
+
+    reads_vectors = True
 
     def matrix(self, x, y):
         return jnp.full((len(x), len(y)), self.value) - 2 * jnp.eye(len(x), len(y))
@@ -465,6 +471,7 @@ X, Y = np.ones((3, 2)), np.ones((3, 1))
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: kernel_regression(kernels.Gaussian(0.3), X, Y), "x: .* reads_vectors"),
         (lambda: kernel_regression(Rbf(1.0), X, Y[:2]), r"y: expected shape \(3, c\)"),
         (lambda: kernel_regression(Rbf(1.0), X, Y[:, 0]), r"y\[:, None\]"),
         (lambda: kernel_regression(Rbf(1.0), X, Y + 1j), "y: expected real"),
