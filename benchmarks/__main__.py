@@ -16,6 +16,7 @@ from benchmarks import (
     kernel_operator,
     metric_ntk,
     network_training,
+    potential_flows,
     record_metric,
     sampling,
 )
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kernel_operator: 500,
         infinite_networks: 100,
         metric_ntk: 100,
+        potential_flows: 100,
         record_metric: 8,
         network_training: 500,
         gradient_rules: 4,

@@ -5,14 +5,15 @@ The catalogue:
 - :mod:`metricflow.geometry`: hypersurfaces, points on them, charts, Fubini-Study metric, distances,
   curvature
 - :mod:`metricflow.ansatz`: ways to write a metric: spectral, algebraic, networks, kernels
-- :mod:`metricflow.energies`: pointwise losses of a metric and their variations
+- :mod:`metricflow.energies`: losses of a metric, functionals on Kaehler and on real metrics, their
+  variations
 - :mod:`metricflow.diagnostics`: how good a metric is
 - :mod:`metricflow.kernels`: metric-NTKs of finite networks and their spectra; Gaussian,
   exponential, delta and infinite-width kernels as operators
 - :mod:`metricflow.clustering`: clusters by Fubini-Study distance, kernels within clusters
 - :mod:`metricflow.discretize`: quantisers, LNE metrics, penalty of the discrete Ricci flow
 - :mod:`metricflow.flows`: metric flows of kernels and networks, Gauss-Newton for the Monge-Ampere
-  equation
+  equation, Kaehler-Ricci, Calabi and Ricci flows
 - :mod:`metricflow.optim`: gradient rules for discretised networks as optax transformations:
   :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric

@@ -1,5 +1,8 @@
 """Checks at the front door: say what came, what was expected, and what to do about it."""
 
+from collections.abc import Collection
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,9 +63,43 @@ def positive_integer(name: str, value: int) -> int:
     return int(value)
 
 
+def natural_number(name: str, value: int) -> None:
+    """Raise ValueError unless it is an integer of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+        raise ValueError(f"{name}: expected an integer of at least 0, got {value!r}")
+
+
+def nonnegative_number(name: str, value: object) -> None:
+    """Raise ValueError unless a concrete number is finite and at least zero (tracers pass)."""
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
+
+
+def one_of(name: str, value: str, allowed: Collection[str]) -> None:
+    """Raise ValueError unless it is one of the allowed names."""
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {tuple(allowed)}, got {value!r}")
+
+
+def real_parameters(parameters: Any) -> Any:
+    """A tree of real floating point numbers as jax arrays.
+
+    Raises:
+        ValueError: no array, or one of other numbers.
+    """
+    parameters = jax.tree.map(jnp.asarray, parameters)
+    leaves = jax.tree.leaves(parameters)
+    if not leaves or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise ValueError(
+            "parameters: expected a tree of real floating point arrays, got "
+            f"{[str(leaf.dtype) for leaf in leaves]}"
+        )
+    return parameters
+
+
 def positive_number(name: str, value: object) -> None:
     """Raise ValueError unless a concrete number is finite and above zero (tracers pass)."""
-    if not is_traced(value) and not (np.isfinite(value) and np.all(np.asarray(value) > 0)):  # type: ignore[call-overload]
+    if not is_traced(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) > 0)):  # type: ignore[call-overload]
         raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
 
 

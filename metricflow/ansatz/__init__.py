@@ -23,7 +23,7 @@ from .algebraic import (
     section_jets,
     section_values,
 )
-from .features import composed_hessian, feature_jets
+from .features import composed_hessian, composed_jet, feature_jets
 from .models import (
     ANSAETZE,
     ComponentData,
@@ -48,6 +48,7 @@ from .potentials import (
     PotentialData,
     PotentialModel,
     kernel_hessians,
+    kernel_jets,
     network_hessians,
     projective_features,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "compact_metric",
     "component_mlp",
     "composed_hessian",
+    "composed_jet",
     "feature_jets",
     "form_parameters",
     "fubini_study_form",
@@ -100,6 +102,7 @@ __all__ = [
     "invariant_dimensions",
     "invariant_orbits",
     "kernel_hessians",
+    "kernel_jets",
     "linearised",
     "mlp",
     "network_hessians",

@@ -30,6 +30,21 @@ def feature_jets(
     return map_tiles(at, points, chunk)
 
 
+def composed_jet(
+    function: Callable[[Array], Array], features: Float[Array, "f c"], dim: int
+) -> Float[Array, " c"]:
+    """The jet of F(y(x)) at one point: F, its gradient and :func:`composed_hessian`.
+
+    Args:
+        function: F, from (F,) features to a number.
+        features: the jet of every feature at the point.
+        dim: n.
+    """
+    value, gradient = jax.value_and_grad(function)(features[:, 0])
+    slopes = gradient @ features[:, 1 : 1 + 2 * dim]
+    return jnp.concatenate([value[None], slopes, composed_hessian(function, features, dim)])
+
+
 def composed_hessian(
     function: Callable[[Array], Array], features: Float[Array, "f c"], dim: int
 ) -> Float[Array, " h"]:

@@ -208,6 +208,27 @@ def kernel_hessians(
     return jnp.moveaxis(jax.lax.map(at, features, batch_size=chunk), 0, -1)
 
 
+@functools.partial(jax.jit, static_argnames=("dim", "chunk"))
+def kernel_jets(
+    features: Float[Array, "b f c"],
+    centres: Float[AnyArray, "m f"],
+    width: Float[AnyArray, ""] | float,
+    dim: int,
+    *,
+    chunk: int = 64,
+) -> Float[Array, "m c b"]:
+    """The jets of K(y(x), y_b) for all centres b: shape (B, 1 + 2n + n^2, N)."""
+
+    def at(one: Array) -> Array:
+        u = one[:, 0] - jnp.asarray(centres)
+        kernel = jnp.exp(-jnp.sum(u**2, axis=1) / (2 * width**2))[:, None]
+        slope = -kernel * (u @ one[:, 1 : 1 + 2 * dim]) / width**2
+        hessian = _kernel_hessian(one, jnp.asarray(centres), width, dim)
+        return jnp.concatenate([kernel, slope, hessian], axis=1)
+
+    return jnp.moveaxis(jax.lax.map(at, features, batch_size=chunk), 0, -1)
+
+
 def _kernel_hessian(one: Array, centres: Array, width: AnyArray | float, dim: int) -> Array:
     u = one[:, 0] - centres
     slope = one[:, 1 : 1 + dim] + 1j * one[:, 1 + dim : 1 + 2 * dim]

@@ -98,10 +98,8 @@ class GaussNewton:
     def __post_init__(self) -> None:
         """Check the options."""
         for name, allowed in (("solver", SOLVERS), ("factor", FACTORS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
-        if not 0 <= self.damping < float("inf"):
-            raise ValueError(f"damping: expected a finite number of at least 0, got {self.damping}")
+            _checks.one_of(name, getattr(self, name), allowed)
+        _checks.nonnegative_number("damping", self.damping)
         if self.adaptive and self.damping == 0:
             raise ValueError("damping: an adaptive damping must start above 0")
         if self.rank_tolerance is not None and not 0 < self.rank_tolerance < 1:
@@ -112,8 +110,7 @@ class GaussNewton:
             raise ValueError("rank_tolerance: only factor='qr' finds the rank")
         _checks.positive_integer("iterations", self.iterations)
         _checks.positive_number("tolerance", self.tolerance)
-        if not isinstance(self.halvings, int) or self.halvings < 0:
-            raise ValueError(f"halvings: expected an integer of at least 0, got {self.halvings!r}")
+        _checks.natural_number("halvings", self.halvings)
 
     def init(self, parameters: Any) -> GaussNewtonState:
         """The state at parameters theta.
@@ -121,18 +118,11 @@ class GaussNewton:
         Raises:
             ValueError: no parameters, or parameters that are not real floating point numbers.
         """
-        leaves = jax.tree.leaves(parameters)
-        if not leaves or not all(
-            jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating) for x in leaves
-        ):
-            raise ValueError(
-                "parameters: expected a tree of real floating point arrays, got "
-                f"{[str(jnp.asarray(x).dtype) for x in leaves]}"
-            )
-        dtype = jnp.result_type(*leaves)
+        parameters = _checks.real_parameters(parameters)
+        dtype = jnp.result_type(*jax.tree.leaves(parameters))
         zero = jnp.zeros((), jnp.int32)
         return GaussNewtonState(
-            parameters=jax.tree.map(jnp.asarray, parameters),
+            parameters=parameters,
             damping=jnp.asarray(self.damping, dtype),
             loss=jnp.asarray(jnp.inf, dtype),
             steps=zero,

@@ -35,7 +35,7 @@ from ..geometry import (
 )
 from ..geometry.charts import Chart
 from ..kernels import Delta, Operator, apply, dense_operator, tiled_operator
-from .result import FlowError, Result
+from .result import Result, outcome, raise_unless_successful
 
 MEASURES = ("sum", "mean", "calabi_yau")
 KAPPAS = ("held", "estimated")
@@ -184,8 +184,7 @@ class KernelFlow:
     def __post_init__(self) -> None:
         """Check the options; numbers only where a person gave them."""
         for name, allowed in (("gradient", GRADIENTS), ("measure", MEASURES), ("kappa", KAPPAS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+            _checks.one_of(name, getattr(self, name), allowed)
         if isinstance(self.step_size, int | float):
             _checks.positive_number("step_size", self.step_size)
         if isinstance(self.clip, int | float):
@@ -244,14 +243,7 @@ class KernelFlow:
             source, update = source * scale, update * scale
         new = g + hermitian_unpack(self.step_size * update)
 
-        pivots = hermitian_pivots(new)
-        finite = jnp.all(jnp.isfinite(new))
-        result = jnp.where(
-            finite,
-            jnp.where(jnp.all(pivots > 0), Result.SUCCESSFUL, Result.LOST_POSITIVITY),
-            Result.NON_FINITE,
-        ).astype(state.result.dtype)
-        result = jnp.where(state.result == Result.SUCCESSFUL, result, state.result)
+        result = outcome(new, hermitian_pivots(new), state.result)
         good = result == Result.SUCCESSFUL
         info = KernelFlowInfo(
             energy=jnp.sum(weight * sigma_loss(g, points.omega2, kappa, power=self.power)),
@@ -293,10 +285,8 @@ class KernelFlow:
         if observe is not None and not isinstance(observe, jax.tree_util.Partial):
             observe = jax.tree_util.Partial(observe)
         state, info, seen = _run(self, state, steps, observe)
-        if throw and not _checks.is_traced(state) and int(state.result) != Result.SUCCESSFUL:
-            raise FlowError(
-                Result(int(state.result)), int(state.steps), "use a smaller step_size or clip"
-            )
+        remedy = "use a smaller step_size or clip"
+        raise_unless_successful(state.result, state.steps, remedy, throw)
         return state, info, seen
 
     def metric(self, manifold: Hypersurface, state: KernelFlowState) -> KernelMetric:

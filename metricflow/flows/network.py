@@ -28,7 +28,7 @@ from ..kernels.tangent_kernel import (
     static,
     unwrapped,
 )
-from .result import FlowError, Result
+from .result import Result, raise_unless_successful
 
 SCHEMES = ("euler", "rk4")
 
@@ -141,8 +141,7 @@ class NetworkFlow:
     chunk: int = 1024
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise ValueError(f"scheme: expected one of {SCHEMES}, got {self.scheme!r}")
+        _checks.one_of("scheme", self.scheme, SCHEMES)
         _checks.positive_number("step_size", self.step_size)
         _checks.positive_integer("chunk", self.chunk)
 
@@ -214,8 +213,7 @@ class NetworkFlow:
             batch,
             (self.scheme, self.chunk, steps),
         )
-        if throw and not _checks.is_traced(last) and int(last.result) != Result.SUCCESSFUL:
-            raise FlowError(Result(int(last.result)), int(last.steps), "use a smaller step_size")
+        raise_unless_successful(last.result, last.steps, "use a smaller step_size", throw)
         return last, infos, seen
 
     def _velocity(self, params: Any, batch: Any) -> tuple[Array, Array, Any]:

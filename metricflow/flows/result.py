@@ -2,6 +2,11 @@
 
 import enum
 
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from .. import _checks
+
 
 class Result(enum.IntEnum):
     """The outcome of a flow."""
@@ -17,6 +22,28 @@ _ADVICE = {
     Result.NON_FINITE: "the metric became NaN or infinite at a training point",
     Result.NO_DECREASE: "no step lowers the loss",
 }
+
+
+def outcome(numbers: Array, pivots: Float[Array, "..."], before: Int[Array, ""]) -> Int[Array, ""]:
+    """The :class:`Result` code of a step to new numbers whose metric has these pivots.
+
+    Args:
+        numbers: of the new state, all of which must be finite.
+        pivots: of its metric, all of which must be above zero.
+        before: the code so far; an earlier failure stays.
+    """
+    code = jnp.where(
+        jnp.all(jnp.isfinite(numbers)),
+        jnp.where(jnp.all(pivots > 0), Result.SUCCESSFUL, Result.LOST_POSITIVITY),
+        Result.NON_FINITE,
+    ).astype(before.dtype)
+    return jnp.where(before == Result.SUCCESSFUL, code, before)
+
+
+def raise_unless_successful(result: Array, steps: Array, remedy: str, throw: bool) -> None:
+    """Raise :class:`FlowError` on the host if a run broke down after so many good steps."""
+    if throw and not _checks.is_traced(result) and int(result) != Result.SUCCESSFUL:
+        raise FlowError(Result(int(result)), int(steps), remedy)
 
 
 class FlowError(FloatingPointError):

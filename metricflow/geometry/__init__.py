@@ -1,4 +1,4 @@
-"""Geometry of Calabi-Yau hypersurfaces in projective space.
+"""Geometry of Calabi-Yau hypersurfaces in projective space, and of flat tori on grids.
 
 Conventions, used everywhere in the library:
 
@@ -35,6 +35,18 @@ from .distances import (
 )
 from .euler import EulerNumber, euler_density, euler_number
 from .fubini_study import FubiniStudyMetric, fubini_study_determinant, fubini_study_metric
+from .grid_curvature import (
+    covariant_derivative,
+    grid_christoffel,
+    grid_hessian,
+    grid_laplacian,
+    grid_ricci,
+    grid_riemann,
+    grid_scalar,
+    lichnerowicz,
+    lie_derivative,
+    ricci_linearisation,
+)
 from .hermitian import (
     hermitian_determinant,
     hermitian_frame,
@@ -56,7 +68,11 @@ from .hypersurface import (
     random_hypersurface,
     residual,
 )
-from .hypersurface_curvature import ricci_scalar, riemann_on_hypersurface
+from .hypersurface_curvature import (
+    ricci_scalar,
+    riemann_on_hypersurface,
+    volume_slope_squared,
+)
 from .kaehler_curvature import (
     kaehler_christoffel,
     kaehler_laplacian,
@@ -65,8 +81,10 @@ from .kaehler_curvature import (
     kaehler_scalar,
     real_metric,
 )
+from .kaehler_torus import KaehlerTorus
 from .local_coordinates import local_metric, local_point
 from .monte_carlo import mean_over_lines, variance_over_lines
+from .periodic_grid import PeriodicGrid
 from .sampling import (
     Points,
     perturb_points,
@@ -81,12 +99,15 @@ __all__ = [
     "EulerNumber",
     "FubiniStudyMetric",
     "Hypersurface",
+    "KaehlerTorus",
     "NearestNeighbour",
+    "PeriodicGrid",
     "Points",
     "antiholomorphic_derivative",
     "best_chart",
     "chart_coordinates",
     "christoffel",
+    "covariant_derivative",
     "dwork",
     "euler_density",
     "euler_number",
@@ -96,6 +117,12 @@ __all__ = [
     "fubini_study_metric",
     "fubini_study_volume",
     "gradient",
+    "grid_christoffel",
+    "grid_hessian",
+    "grid_laplacian",
+    "grid_ricci",
+    "grid_riemann",
+    "grid_scalar",
     "hermitian_determinant",
     "hermitian_frame",
     "hermitian_inverse",
@@ -113,6 +140,8 @@ __all__ = [
     "kaehler_riemann",
     "kaehler_scalar",
     "laplacian",
+    "lichnerowicz",
+    "lie_derivative",
     "local_metric",
     "local_point",
     "mean_over_lines",
@@ -131,6 +160,7 @@ __all__ = [
     "real_metric",
     "residual",
     "ricci",
+    "ricci_linearisation",
     "ricci_scalar",
     "riemann",
     "riemann_on_hypersurface",
@@ -140,4 +170,5 @@ __all__ = [
     "squared_distance",
     "transition",
     "variance_over_lines",
+    "volume_slope_squared",
 ]

@@ -37,9 +37,7 @@ def christoffel(metric: RealMetric, x: Float[AnyArray, " k"]) -> Float[Array, "k
     x = _point(x)
     g, slope = _value_and_derivative(metric, x)
     _check_components(g, x)
-    # slope[l, j, k] = d_k g_lj
-    lowered = (slope.swapaxes(1, 2) + slope - jnp.moveaxis(slope, 2, 0)) / 2
-    return _einsum("il,ljk->ijk", jnp.linalg.inv(g), lowered)
+    return raised_connection(jnp.linalg.inv(g), slope)
 
 
 def riemann(metric: RealMetric, x: Float[AnyArray, " k"]) -> Float[Array, "k k k k"]:
@@ -112,12 +110,26 @@ def laplacian(
     return _einsum("ij,...ij->...", inverse, second) - _einsum("k,...k->...", drift, slope)
 
 
+def raised_connection(
+    inverse: Float[Array, "*b k k"], slope: Float[Array, "*b k k k"]
+) -> Float[Array, "*b k k k"]:
+    """Gamma^i_jk from g^il and slope[..., l, j, k] = d_k g_lj, at any number of points."""
+    lowered = (slope.swapaxes(-2, -1) + slope - jnp.moveaxis(slope, -1, -3)) / 2
+    return _einsum("...il,...ljk->...ijk", inverse, lowered)
+
+
+def mixed_riemann(
+    gamma: Float[Array, "*b k k k"], slope: Float[Array, "*b k k k k"]
+) -> Float[Array, "*b k k k k"]:
+    """R^m_jkl as r[..., m, j, k, l] from Gamma and slope[..., m, l, j, k] = d_k Gamma^m_lj."""
+    half = jnp.einsum("...mljk->...mjkl", slope)
+    half = half + _einsum("...mkp,...plj->...mjkl", gamma, gamma)
+    return half - half.swapaxes(-2, -1)
+
+
 def _mixed_riemann(metric: RealMetric, x: Array) -> Array:
     """R^m_jkl as r[m, j, k, l]."""
-    gamma, slope = _value_and_derivative(functools.partial(christoffel, metric), x)
-    # slope[m, l, j, k] = d_k Gamma^m_lj
-    half = jnp.einsum("mljk->mjkl", slope) + _einsum("mkp,plj->mjkl", gamma, gamma)
-    return half - half.swapaxes(2, 3)
+    return mixed_riemann(*_value_and_derivative(functools.partial(christoffel, metric), x))
 
 
 def _value_and_derivative(function: Callable[[Array], Array], x: Array) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ hypersurface at second order, by holomorphic terms, which a mixed derivative doe
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from .. import _checks
 from .._pytree import is_opaque
 from .._tiles import map_tiles
 from .hermitian import hermitian_determinant, hermitian_frame
+from .hypersurface import Hypersurface, gradient
 from .kaehler_curvature import chern_curvature, mixed_derivatives
 from .local_coordinates import ChartMetric
 from .sampling import Points
@@ -57,9 +59,27 @@ def ricci_scalar(metric: ChartMetric, points: Points, *, chunk: int = 64) -> Flo
     return map_points(_ricci_scalar, metric, points, chunk)
 
 
+def volume_slope_squared(
+    metric: ChartMetric, manifold: Hypersurface, points: Points, *, chunk: int = 64
+) -> Float[Array, " b"]:
+    """|d ln eta|^2_g = g^(a bbar) d_a ln eta dbar_b ln eta at every point, for eta of any kappa.
+
+    Args:
+        metric: a callable metric; it is differentiated once along the hypersurface.
+        manifold: the hypersurface, for |Omega|^2.
+        points: the points, in the charts to differentiate in.
+        chunk: points differentiated at a time.
+
+    Source: MF B.15, MF B.18.
+    """
+    if is_opaque(metric):
+        return _map_points(lambda _, tile: _slope((metric, manifold), tile), None, points, chunk)
+    return map_points(_slope, (metric, manifold), points, chunk)
+
+
 def map_points(
-    function: Callable[[ChartMetric, Points], Array],
-    metric: ChartMetric,
+    function: Callable[[Any, Points], Array],
+    metric: Any,
     points: Points,
     chunk: int,
 ) -> Array:
@@ -100,8 +120,8 @@ def _riemann(metric: ChartMetric, points: Points) -> Array:
 
 
 def _map_points(
-    function: Callable[[ChartMetric, Points], Array],
-    metric: ChartMetric,
+    function: Callable[[Any, Points], Array],
+    metric: Any,
     points: Points,
     chunk: int,
 ) -> Array:
@@ -109,6 +129,26 @@ def _map_points(
 
 
 _map_points_compiled = jax.jit(_map_points, static_argnums=(0, 3))
+
+
+def _slope(pair: tuple[ChartMetric, Hypersurface], points: Points) -> Array:
+    metric, manifold = pair
+
+    def log_eta(z: Array) -> Array:
+        # |Omega|^2 = 1 / |dP/dz_e|^2
+        eliminated = points.chart[:, 1, None]
+        slope = jnp.take_along_axis(gradient(manifold, z), eliminated, axis=-1)[:, 0]
+        determinant = hermitian_determinant(metric(z, points.chart))
+        return jnp.log(determinant) + jnp.log(slope.real**2 + slope.imag**2)
+
+    def along(direction: Array) -> Array:
+        return jax.jvp(log_eta, (points.z,), (direction,))[1]
+
+    frame = hermitian_frame(metric(points.z, points.chart))
+    directions = jnp.einsum("xca,xai->cxi", frame, points.pullback)
+    both = jnp.concatenate([directions, 1j * directions])
+    # |d_v f|^2 = (f_v^2 + f_iv^2) / 4
+    return jnp.sum(jax.lax.map(along, both) ** 2, axis=0) / 4
 
 
 def _ricci_scalar(metric: ChartMetric, points: Points) -> Array:

@@ -12,6 +12,7 @@ from .composite import Product, Sum
 from .euclidean import (
     FourierFeatures,
     InfiniteCosineNetwork,
+    PeriodicGaussian,
     Rescaled,
     UnitGaussian,
     kernel_velocity,
@@ -73,6 +74,7 @@ __all__ = [
     "InfiniteNetwork",
     "KernelFit",
     "Operator",
+    "PeriodicGaussian",
     "Product",
     "Rescaled",
     "RootFrame",

@@ -14,6 +14,7 @@ from .curves import (
     sigma_history,
     training_history,
 )
+from .flows import flow_histories, flow_map, local_limit
 from .spectra import drift_against_width, drift_history, spectrum_histogram
 from .surface import colour_bar, shaded_surface
 
@@ -23,9 +24,12 @@ __all__ = [
     "distance_matrix",
     "drift_against_width",
     "drift_history",
+    "flow_histories",
+    "flow_map",
     "gain_against_distance",
     "gain_against_epoch",
     "gain_bars",
+    "local_limit",
     "nearest_neighbour_distances",
     "regression_history",
     "search_history",

@@ -1,4 +1,4 @@
-"""Scalar energies of a metric as pointwise losses, with their variations, and sums of them.
+"""Pointwise losses of a metric, with their variations, and weighted sums of them.
 
 An energy here is E[g] = sum_x m(x) l[g](x) with weights m (a batch, or a measure) and a pointwise
 loss l; a flow needs its variation dl/dg, a network its derivative by the parameters.
@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from .geometry import (
+from ..geometry import (
     Points,
     hermitian_determinant,
     hermitian_frame,
