@@ -18,15 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import scipy.stats
 from jax import Array
 from tqdm.auto import tqdm
 
-from experiments import _digits, _mlp, _run
+from experiments import _digits, _mlp, _rules, _run
+from experiments._rules import FULL_PRECISION, compared, parse_rule
 from metricflow import __version__, discretize, optim
 
-FULL_PRECISION = "full_precision"
-_WHOLE = ("hidden", "every")  # options of rules that are whole numbers
 _REST_RATE = 0.1  # learning rate of gains and biases, the same for all rules
 
 
@@ -105,7 +103,7 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
             for spec, (name, options) in parsed.items():
                 train = _trainer(config, bits, name, tuple(options.items()))
                 found[spec] = _tuned(config, record, f"{bits}/{spec}", train, bar)
-            by_bits[str(bits)] = _compared(found)
+            by_bits[str(bits)] = compared(found)
     return {
         "data": config.data,
         "model": config.model,
@@ -114,34 +112,6 @@ def run(config: Config, record: _run.Record | None = None) -> dict:
         "seconds": {name: record.seconds(name) for name in ("compile", "total")},
         "versions": {"metricflow": __version__, "jax": jax.__version__, "optax": optax.__version__},
     }
-
-
-def parse_rule(spec: str) -> tuple[str, dict[str, float | None]]:
-    """``name:option=value,...`` as a name and options.
-
-    Raises:
-        ValueError: an unknown rule, an option it has not, or a value that is no number.
-    """
-    name, _, rest = spec.partition(":")
-    options: dict[str, float | None] = {}
-    for item in filter(None, rest.split(",")):
-        option, _, value = item.partition("=")
-        try:
-            # none: no limit, as in lne_weak:tau=1,max_q=none
-            kind = int if option in _WHOLE else float
-            number = None if value == "none" else kind(value)
-            options[option] = number
-        except ValueError:
-            raise ValueError(
-                f"--rules {spec}: expected option=number or option=none, got {item!r}"
-            ) from None
-    if name == FULL_PRECISION:
-        if options:
-            raise ValueError(f"--rules {spec}: {FULL_PRECISION} has no options")
-        return name, options
-    setting = optim.RuleSetting(discretize.binary, 1, 0.1, jax.random.key(0))
-    optim.gradient_rule(name, setting, **options)
-    return name, options
 
 
 def _tuned(config: Config, record: _run.Record, label: str, train: Any, bar: tqdm) -> dict:
@@ -179,21 +149,6 @@ def _tuned(config: Config, record: _run.Record, label: str, train: Any, bar: tqd
         "tuning": [[row["rate"], row["validation"]] for row in scores],
         "best_rate_at_the_edge": edge,
     }
-
-
-def _compared(found: dict[str, dict]) -> dict[str, dict]:
-    """Paired differences to the straight-through estimator, with 95 % intervals."""
-    base = np.array(found["ste"]["accuracy"])
-    for row in found.values():
-        difference = np.array(row["accuracy"]) - base
-        count = len(difference)
-        error = float(difference.std(ddof=1) / count**0.5) if count > 1 else 0.0
-        reach = float(scipy.stats.t.ppf(0.975, count - 1)) * error if count > 1 else 0.0
-        mean = float(difference.mean())
-        row["paired_difference_to_ste"] = mean
-        row["paired_standard_error"] = error
-        row["paired_interval_95"] = [mean - reach, mean + reach]
-    return found
 
 
 def _keys(config: Config, use: str, count: int) -> Array:
@@ -295,40 +250,9 @@ def _trainer(
 
 def draw(result: dict, folder: Path) -> None:
     """Accuracy with paired intervals, tuning curves, training curves: a figure a bit width."""
-    import matplotlib.pyplot as plt
-
     for bits, rules in result["by_bits"].items():
-        names = sorted(rules, key=lambda name: rules[name]["mean"])
-        figure, (left, middle, right) = plt.subplots(
-            1, 3, figsize=(14, 0.32 * len(names) + 2.2), layout="constrained"
-        )
-        place = np.arange(len(names))
-        mean = np.array([100 * rules[n]["paired_difference_to_ste"] for n in names])
-        low, high = (100 * np.array([rules[n]["paired_interval_95"] for n in names])).T
-        left.errorbar(mean, place, xerr=[mean - low, high - mean], fmt="o", capsize=2)
-        left.axvline(0, color="0.6", lw=0.8)
-        left.set_yticks(place, [f"{n}  {100 * rules[n]['mean']:.2f}" for n in names])
-        left.set_xlabel("accuracy minus straight-through (points), 95 % interval")
-        left.set_title("test accuracy in percent, paired by seed", fontsize=10)
-        colours = plt.get_cmap("tab20")
-        for i, name in enumerate(rules):
-            rate, score = np.array(rules[name]["tuning"]).T
-            middle.semilogx(rate, 100 * score, "o-", ms=3, color=colours(i % 20), label=name)
-            loss = rules[name]["train_loss"]
-            right.semilogy(np.arange(1, len(loss) + 1), loss, color=colours(i % 20), label=name)
-        top = max(100 * score for row in rules.values() for _, score in row["tuning"])
-        middle.set_ylim(top - 8, top + 0.5)
-        middle.set_xlabel("latent learning rate")
-        middle.set_ylabel("validation accuracy (percent)")
-        middle.set_title("tuning", fontsize=10)
-        right.set_xlabel("epoch")
-        right.set_ylabel("training loss, mean over seeds")
-        right.set_title("training at the chosen rate", fontsize=10)
-        right.legend(frameon=False, fontsize=7, ncol=2)
-        for axis in (left, middle, right):
-            axis.spines[["top", "right"]].set_visible(False)
-        figure.suptitle(f"{result['data']}, {result['model']}, {bits} bit weights")
-        _run.save_figure(figure, folder / f"rules_{bits}_bit.png")
+        title = f"{result['data']}, {result['model']}, {bits} bit weights"
+        _rules.draw_comparison(rules, title, folder / f"rules_{bits}_bit.png")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -16,10 +16,11 @@ The catalogue:
   equation, Kaehler-Ricci, Calabi and Ricci flows
 - :mod:`metricflow.optim`: gradient rules for discretised networks as optax transformations:
   :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
+- :mod:`metricflow.data`: images: data sets, splits, augmentation (not imported here)
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
 - :mod:`metricflow.records`: Calabi-Yau metrics that come with the library
-- :mod:`metricflow.training`: networks trained with optax, with checkpoints (not imported here: it
-  takes orbax)
+- :mod:`metricflow.training`: networks trained with optax, discretised ones too, with checkpoints
+  (not imported here: it takes orbax)
 - :mod:`metricflow.plotting` (not imported here, needs matplotlib)
 """
 

@@ -1,6 +1,8 @@
 """Discretised networks: quantisers, LNE metrics, and the mathematics of their gradient rules.
 
 Functions of one array of weights; :mod:`metricflow.optim` makes optax transformations of them.
+``policy`` says which layers of a network are quantised; :mod:`metricflow.discretize.layers` and
+:mod:`metricflow.discretize.models` (Flax, not imported here) are the layers and networks.
 """
 
 from .lne import (
@@ -14,6 +16,21 @@ from .lne import (
     tau_of_share,
 )
 from .meta_quantizer import MetaQuantizer, corrected_gradient, initial_memory, meta_quantizer
+from .packing import PackedArray, pack, pack_tree, packed_bytes, tree_bytes, unpack, unpack_tree
+from .policy import (
+    ENDS,
+    FULL_PRECISION,
+    Policy,
+    Quantization,
+    activation_quantizer,
+    joined,
+    paths,
+    quantization,
+    quantized_parameters,
+    split_kernels,
+    uniform_policy,
+    weight_quantizer,
+)
 from .quantizers import (
     binary,
     mean_abs_scale,
@@ -41,8 +58,14 @@ from .translation_curvature import (
 )
 
 __all__ = [
+    "ENDS",
+    "FULL_PRECISION",
     "MetaQuantizer",
+    "PackedArray",
+    "Policy",
+    "Quantization",
     "Translations",
+    "activation_quantizer",
     "binary",
     "clipped",
     "closeness",
@@ -55,6 +78,7 @@ __all__ = [
     "error_decay",
     "hessian_metric",
     "initial_memory",
+    "joined",
     "lne_divergence",
     "lne_natural_gradient",
     "lne_potential",
@@ -62,14 +86,26 @@ __all__ = [
     "meta_quantizer",
     "mirror",
     "mirror_weights",
+    "pack",
+    "pack_tree",
+    "packed_bytes",
+    "paths",
+    "quantization",
     "quantize",
+    "quantized_parameters",
     "rank_one_share",
+    "split_kernels",
     "standardised",
     "straight_through",
     "strong_inverse",
     "tau_of_share",
     "ternary",
     "translation_penalty",
+    "tree_bytes",
     "uniform",
+    "uniform_policy",
+    "unpack",
+    "unpack_tree",
     "unsigned",
+    "weight_quantizer",
 ]

@@ -36,11 +36,13 @@ class GradientRule(NamedTuple):
         weights: w -> the quantised weights of the network that results, but for a scale of each
             array (those of training have one with the proximal rule).
         wrap: optimiser -> optimiser of the latent weights.
+        shown: w -> what the quantiser gets, ``weights(w) = Q(shown(w))``.
     """
 
     training_weights: Callable[[Array, Array], Array]
     weights: Quantizer
     wrap: Callable[[optax.GradientTransformation], optax.GradientTransformationExtraArgs]
+    shown: Callable[[Array], Array] = lambda w: w
 
 
 class RuleSetting(NamedTuple):
@@ -91,7 +93,10 @@ def _link(
         return setting.quantizer(shown(w))
 
     return GradientRule(
-        lambda w, _: weights(w), weights, lambda optimizer: optax.chain(transformation, optimizer)
+        lambda w, _: weights(w),
+        weights,
+        lambda optimizer: optax.chain(transformation, optimizer),
+        shown,
     )
 
 

@@ -1,6 +1,20 @@
 """Training of any network with optax: mini-batches, held-out points, checkpoints, exact resume."""
 
 from .checkpoints import Checkpoints
-from .loop import Training, TrainingError, TrainingInfo, TrainingState
+from .discretized import DiscretizedTraining, NetworkOptimiser, NetworkParameters
+from .loop import Training, TrainingError, TrainingInfo, TrainingLoop, TrainingState
+from .network_file import load_network, save_network
 
-__all__ = ["Checkpoints", "Training", "TrainingError", "TrainingInfo", "TrainingState"]
+__all__ = [
+    "Checkpoints",
+    "DiscretizedTraining",
+    "NetworkOptimiser",
+    "NetworkParameters",
+    "Training",
+    "TrainingError",
+    "TrainingInfo",
+    "TrainingLoop",
+    "TrainingState",
+    "load_network",
+    "save_network",
+]

@@ -5,6 +5,7 @@ number of steps, which is the position in the data.  The order of an epoch is dr
 the number of the epoch, so that no order needs to be stored.
 """
 
+import abc
 import dataclasses
 import functools
 import math
@@ -74,64 +75,21 @@ class TrainingError(FloatingPointError):
         super().__init__(message)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Training:
-    """Mini-batch training; ``init``, ``step`` and ``advance`` are pure functions, ``run`` is not.
+class TrainingLoop(abc.ABC):
+    """Epochs of mini-batches: ``step`` and ``advance`` are pure functions, ``run`` is not.
+
+    A kind of training says how a state begins and what one step does to it.
 
     Attributes:
-        loss: (parameters, batch) -> (number, dictionary of the terms in it).
-        optimiser: an optax transformation; one with extra arguments gets ``value``.
         batch_size: rows of a batch; the rows of an epoch that fill no batch are left out, other
             rows each time.
     """
 
-    loss: Loss
-    optimiser: optax.GradientTransformation
     batch_size: int
 
-    def __post_init__(self) -> None:
-        _checks.positive_integer("batch_size", self.batch_size)
-
-    def init(self, key: Array, parameters: Any) -> TrainingState:
-        """The state at the start.
-
-        Args:
-            key: one key, or an array of S keys to train S networks at once.
-            parameters: a tree of arrays; with several keys, with a leading axis of length S.
-
-        Raises:
-            ValueError: parameters without the axis of the seeds, or not finite.
-        """
-        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            raise ValueError(
-                f"key: expected one of jax.random.key or an array of them, got {key.dtype} of "
-                f"shape {key.shape}"
-            )
-        for path, leaf in jax.tree.leaves_with_path(parameters):
-            _checks.finite(f"parameters{jax.tree_util.keystr(path)}", leaf)
-            if key.ndim and leaf.shape[:1] != key.shape:
-                raise ValueError(
-                    f"parameters{jax.tree_util.keystr(path)}: expected a leading axis of "
-                    f"{len(key)} seeds, got shape {leaf.shape}; vmap the initialisation over keys"
-                )
-        make = jax.vmap(self._init) if key.ndim else self._init
-        return make(key, parameters)
-
+    @abc.abstractmethod
     def step(self, state: TrainingState, batch: Any) -> tuple[TrainingState, TrainingInfo]:
-        """One step on one batch; a step that is not finite leaves the state as it was."""
-        gradient = jax.value_and_grad(self.loss, has_aux=True)
-        (value, terms), slope = gradient(state.parameters, batch)
-        optimiser = optax.with_extra_args_support(self.optimiser)
-        updates, after = optimiser.update(slope, state.optimiser, state.parameters, value=value)
-        parameters = optax.apply_updates(state.parameters, updates)
-        norm = optax.tree.norm(slope)
-        # a sum is finite if every term is; overflow of finite terms is a failure too
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(parameters))
-        good = finite & ~state.failed
-        moved = state._replace(parameters=parameters, optimiser=after, step=state.step + 1)
-        kept = state._replace(failed=~good)
-        chosen = jax.tree.map(functools.partial(_where, good), moved, kept)
-        return chosen, TrainingInfo(value, terms, norm)
+        """One step of one seed on one batch; one that is not finite leaves the state as it was."""
 
     def advance(
         self, state: TrainingState, data: Any, steps: int
@@ -181,7 +139,8 @@ class Training:
             progress: a bar on a terminal or in a notebook (needs tqdm).
             checkpoints: where states are saved between calls; a run goes on from the last one.
             steps_a_call: steps between looks at the clock; by default an epoch.
-            throw: raise if a step is not finite; otherwise return the state before it.
+            throw: raise if a step is not finite; otherwise that seed keeps the state before it, the
+                others go on, and without any the run ends.
 
         Returns:
             The last state and the history, a row an epoch: ``epoch``, the mean ``loss`` and
@@ -218,10 +177,10 @@ class Training:
             place = int(np.max(state.step)) % per_epoch
             begin = state.step
             state, info = self.advance(state, data, min(call, per_epoch - place))
-            if np.any(state.failed):
+            if np.any(state.failed) and throw:
                 bar.close()
-                if throw:
-                    raise _failure(state, begin, info, per_epoch, checkpoints)
+                raise _failure(state, begin, info, per_epoch, checkpoints)
+            if np.all(state.failed):
                 break
             partial.append(_values(info))
             if int(np.max(state.step)) % per_epoch == 0:
@@ -241,23 +200,99 @@ class Training:
         bar.close()
         return state, history
 
-    def _init(self, key: Array, parameters: Any) -> TrainingState:
-        parameters = jax.tree.map(jnp.asarray, parameters)
-        return TrainingState(
-            parameters=parameters,
-            optimiser=self.optimiser.init(parameters),
-            key=key,
-            step=jnp.zeros((), jnp.int32),
-            failed=jnp.zeros((), bool),
-            best_parameters=parameters,
-            best=jnp.array(jnp.inf, jnp.result_type(float)),
-            stale=jnp.zeros((), jnp.int32),
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Training(TrainingLoop):
+    """Mini-batch training of a loss of the parameters.
+
+    Attributes:
+        loss: (parameters, batch) -> (number, dictionary of the terms in it).
+        optimiser: an optax transformation; one with extra arguments gets ``value``.
+        batch_size: rows of a batch; the rows of an epoch that fill no batch are left out, other
+            rows each time.
+    """
+
+    loss: Loss
+    optimiser: optax.GradientTransformation
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        _checks.positive_integer("batch_size", self.batch_size)
+
+    def init(self, key: Array, parameters: Any) -> TrainingState:
+        """The state at the start.
+
+        Args:
+            key: one key, or an array of S keys to train S networks at once.
+            parameters: a tree of arrays; with several keys, with a leading axis of length S.
+
+        Raises:
+            ValueError: parameters without the axis of the seeds, or not finite.
+        """
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            raise ValueError(
+                f"key: expected one of jax.random.key or an array of them, got {key.dtype} of "
+                f"shape {key.shape}"
+            )
+        for path, leaf in jax.tree.leaves_with_path(parameters):
+            _checks.finite(f"parameters{jax.tree_util.keystr(path)}", leaf)
+            if key.ndim and leaf.shape[:1] != key.shape:
+                raise ValueError(
+                    f"parameters{jax.tree_util.keystr(path)}: expected a leading axis of "
+                    f"{len(key)} seeds, got shape {leaf.shape}; vmap the initialisation over keys"
+                )
+        make = jax.vmap(self._init) if key.ndim else self._init
+        return make(key, parameters)
+
+    def step(self, state: TrainingState, batch: Any) -> tuple[TrainingState, TrainingInfo]:
+        """One step on one batch; a step that is not finite leaves the state as it was."""
+        gradient = jax.value_and_grad(self.loss, has_aux=True)
+        (value, terms), slope = gradient(state.parameters, batch)
+        optimiser = optax.with_extra_args_support(self.optimiser)
+        updates, after = optimiser.update(slope, state.optimiser, state.parameters, value=value)
+        parameters = optax.apply_updates(state.parameters, updates)
+        return accepted(state, parameters, after, value), TrainingInfo(
+            value, terms, optax.tree.norm(slope)
         )
+
+    def _init(self, key: Array, parameters: Any) -> TrainingState:
+        return initial_state(key, parameters, self.optimiser.init(parameters))
+
+
+def accepted(state: TrainingState, parameters: Any, optimiser: Any, value: Array) -> TrainingState:
+    """The state after a step, or marked as failed the state before it if something is not finite.
+
+    Args:
+        state: before the step.
+        parameters, optimiser: after it.
+        value: of the loss.
+    """
+    # a sum is finite if every term is; overflow of finite terms is a failure too
+    finite = jnp.isfinite(value) & jnp.isfinite(optax.tree.norm(parameters))
+    good = finite & ~state.failed
+    moved = state._replace(parameters=parameters, optimiser=optimiser, step=state.step + 1)
+    kept = state._replace(failed=~good)
+    return jax.tree.map(functools.partial(_where, good), moved, kept)
+
+
+def initial_state(key: Array, parameters: Any, optimiser: Any) -> TrainingState:
+    """The state of one seed before the first step."""
+    parameters = jax.tree.map(jnp.asarray, parameters)
+    return TrainingState(
+        parameters=parameters,
+        optimiser=optimiser,
+        key=key,
+        step=jnp.zeros((), jnp.int32),
+        failed=jnp.zeros((), bool),
+        best_parameters=parameters,
+        best=jnp.array(jnp.inf, jnp.result_type(float)),
+        stale=jnp.zeros((), jnp.int32),
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
 def _advance(
-    training: Training, state: TrainingState, data: Any, steps: int
+    training: TrainingLoop, state: TrainingState, data: Any, steps: int
 ) -> tuple[TrainingState, TrainingInfo]:
     rows = len(jax.tree.leaves(data)[0])
     per_epoch = rows // training.batch_size
