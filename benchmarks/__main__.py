@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from benchmarks import (
+    discretized_training,
     gradient_rules,
     infinite_networks,
     kernel_operator,
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record_metric: 8,
         network_training: 500,
         gradient_rules: 4,
+        discretized_training: 8,
     }
     rows = [
         row

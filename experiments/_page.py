@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import colormaps
 
-from metricflow.checkpoint import write_atomically
+from metricflow._files import write_atomically
 
 _BYTES = 1_000_000
 _INDICES = 65_536  # vertices that the 16-bit indices of WebGL reach

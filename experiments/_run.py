@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
-from metricflow.checkpoint import write_atomically
+from metricflow._files import write_atomically
 
 log = logging.getLogger("experiments")
 

@@ -27,7 +27,7 @@ import numpy as np
 from experiments import _page, _run
 from experiments._manifold import FORMS, STORED, parse_manifold, stored_metric
 from metricflow import __version__, diagnostics, geometry
-from metricflow.checkpoint import write_atomically
+from metricflow._files import write_atomically
 
 COLOURS = ("log_eta", "ricci")
 LABELS = {

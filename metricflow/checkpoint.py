@@ -10,7 +10,6 @@ import dataclasses
 import io
 import json
 import os
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._files import write_atomically
 from ._version import __version__
 from .ansatz import (
     AlgebraicMetric,
@@ -151,21 +151,6 @@ def load_metric(path: str | os.PathLike) -> Any:
 def read_provenance(path: str | os.PathLike) -> dict:
     """The JSON data that was saved beside a metric."""
     return _read(Path(path))[0]["provenance"]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is visible under its name only when it is complete and on disk."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:

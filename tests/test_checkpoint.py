@@ -149,7 +149,7 @@ def test_float64_data_without_x64_is_refused(tmp_path):
 def test_a_killed_writer_never_leaves_half_a_file(tmp_path):
     path = tmp_path / "file.bin"
     code = (
-        "import sys\nfrom pathlib import Path\nfrom metricflow.checkpoint import write_atomically\n"
+        "import sys\nfrom pathlib import Path\nfrom metricflow._files import write_atomically\n"
         "print('ready', flush=True)\n"
         "for i in range(10**6):\n"
         f"    write_atomically(Path({str(path)!r}), bytes([i % 256]) * 200_000)\n"

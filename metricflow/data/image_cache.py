@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from .._files import atomic_file
 from .decode import ImageFiles
 
 _FORMAT = "metricflow images 1"
@@ -48,15 +47,6 @@ def write_cache(path: Path, source: str, arrays: list[np.ndarray]) -> None:
     """Write the file; it appears under its name only when it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     named = {f"images_{i}": array for i, array in enumerate(arrays)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(handle, 0o644)
-            # straight into the file: in memory it would stand beside the images a second time
-            np.savez(file, **{_MARK: np.array(source)}, **named)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        # straight into the file: in memory it would stand beside the images a second time
+        np.savez(file, **{_MARK: np.array(source)}, **named)  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .._files import write_atomically
 from .._version import __version__
-from ..checkpoint import write_atomically
 from ..discretize.packing import PackedArray, unpack
 from ..discretize.policy import joined, paths
 
