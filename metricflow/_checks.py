@@ -71,7 +71,7 @@ def natural_number(name: str, value: int) -> None:
 
 def nonnegative_number(name: str, value: object) -> None:
     """Raise ValueError unless a concrete number is finite and at least zero (tracers pass)."""
-    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+    if not is_traced(value) and not (np.all(np.isfinite(value)) and np.all(np.asarray(value) >= 0)):  # type: ignore[call-overload]
         raise ValueError(f"{name}: expected a finite number of at least 0, got {value!r}")
 
 

@@ -78,18 +78,12 @@ def rf_dnn_gradient(
     Source: RF 31, RF 32
     """
     _checks.positive_number("step_size", step_size)
-    if not _checks.is_traced(alpha) and not alpha >= 0:
-        raise ValueError(f"alpha: expected a number of at least 0, got {alpha!r}")
-    for name, value, known in (
-        ("alpha_scale", alpha_scale, ("relative", "absolute")),
-        ("time_difference", time_difference, ("previous", "second_step")),
-        ("inner_gradient", inner_gradient, ("constant", "differentiated")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name}: expected one of {known}, got {value!r}")
+    _checks.nonnegative_number("alpha", alpha)
+    _checks.one_of("alpha_scale", alpha_scale, ("relative", "absolute"))
+    _checks.one_of("time_difference", time_difference, ("previous", "second_step"))
+    _checks.one_of("inner_gradient", inner_gradient, ("constant", "differentiated"))
     if not _checks.is_traced(every):
-        whole = int(every) if isinstance(every, jax.Array) else every
-        _checks.positive_integer("every", whole)
+        _checks.positive_integer("every", int(every) if isinstance(every, jax.Array) else every)
     if len(translations) != 4:
         raise ValueError(f"translations: expected (k1, k2, j1, j2), got {translations!r}")
     shifts = Translations(*translations)

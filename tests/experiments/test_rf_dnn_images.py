@@ -14,6 +14,7 @@ from PIL import Image
 from experiments import _image_training, _printed_tables, _run, rf_dnn_images
 from metricflow import discretize, optim
 from metricflow.training import load_network
+from tests.data import files
 
 TINY = dataclasses.replace(
     rf_dnn_images.PRESETS["smoke"],
@@ -173,6 +174,45 @@ def test_every_preset_makes_a_step(preset):
         quantised = set(state.parameters.latent)
         assert quantised
         assert not any(name.startswith(("stem", "head")) for name in quantised)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("preset", rf_dnn_images.PRESETS)
+def test_every_preset_runs_shortened(preset, tmp_path):
+    config = config_of("--preset", preset)
+    folder = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    if config.data == "imagenet":
+        folder_of_images(folder, size=224)
+    elif config.data != "digits":
+        # enough for a split in which every class is on both sides
+        getattr(files, f"write_{config.data}")(
+            folder, rng, {"cifar10": 12, "cifar100": 400}[config.data]
+        )
+    rules = ("ste", "rf_dnn") if preset in ("table1", "smoke") else config.rules[:2]
+    short = dataclasses.replace(
+        config,
+        folder=str(folder),
+        models=config.models[:1],
+        rules=rules,
+        bits=config.bits[:1],
+        rates=config.rates[:2],
+        train_images=None,
+        validation_images={"cifar10": 12, "cifar100": 100}.get(
+            config.data, config.validation_images
+        ),
+        seeds=1,
+        tuning_seeds=1,
+        lanes=1,
+        epochs=1,
+        batch=4 if config.data == "imagenet" else 16,
+        last=1,
+    )
+    found = rf_dnn_images.run(short, _run.Record(tmp_path / "out"))
+    rf_dnn_images.draw(found, tmp_path / "figures")
+    for rows in found["models"][short.models[0]].values():
+        assert set(rows) == set(rules)
+        assert all(np.isfinite(row["train_loss"]).all() for row in rows.values())
 
 
 def test_presets_are_the_papers():
