@@ -1,5 +1,6 @@
 """Training of discretised networks: against a loop written out by hand, and its own invariants."""
 
+import dataclasses
 import functools
 
 import flax.linen as nn
@@ -187,6 +188,20 @@ def test_rates_and_keys_change_the_run():
     moved, _ = loop.advance(states, pictures(), 1)
     moves = moved.parameters.latent["middle/kernel"] - kernels
     close(moves[1], 2 * moves[0], rtol=1e-3, atol=1e-6)
+
+
+def test_every_step_draws_its_own_augmentation():
+    seen = []
+
+    def spy(key, images):
+        if key is not None:
+            jax.debug.callback(lambda k: seen.append(k.tolist()), jax.random.key_data(key))
+        return prepare(None, images)
+
+    loop = dataclasses.replace(training(), prepare=spy)
+    loop.advance(start(loop), pictures(), PER_EPOCH)
+    jax.effects_barrier()
+    assert len({tuple(key) for key in seen}) == PER_EPOCH
 
 
 def test_an_interrupted_run_goes_on_to_the_bit(tmp_path):
