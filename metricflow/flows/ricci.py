@@ -114,7 +114,8 @@ class RicciFlow:
                     f"{self.gauge!r}, leave the background out"
                 )
         _checks.positive_number("diffusivity", self.diffusivity)
-        _checks.nonnegative_number("width", self.width)
+        if self.width is not None:
+            _checks.nonnegative_number("width", self.width)
 
     def init(self, g: Float[AnyArray, "..."], time: Time = 0.0) -> RicciFlowState:
         """The state at time zero.
