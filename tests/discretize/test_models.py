@@ -15,7 +15,7 @@ from metricflow.discretize import models
 from metricflow.discretize.models import MODELS, classifier
 
 SMALLEST = {
-    "mlp": 1, "small": 4, "alexnet": 63, "mobilenet": 32, "resnet18": 32, "resnet50": 32
+    "mlp": 1, "small": 8, "alexnet": 63, "mobilenet": 32, "resnet18": 32, "resnet50": 32
 }  # fmt: skip
 CIFAR = {
     "resnet20": 269_722,
