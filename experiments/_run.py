@@ -266,7 +266,13 @@ def _opened(
         folder.mkdir(exist_ok=True)
         _write_json(folder / "config.json", wanted)
         _write_json(folder / "environment.json", _environment(argv))
-        yield
+        try:
+            yield
+        except BaseException:
+            # a run that came to nothing, for want of its data say, is not in the way of the next
+            if {file.name for file in folder.iterdir()} <= {"config.json", "environment.json"}:
+                shutil.rmtree(folder)
+            raise
 
 
 def _check_same(folder: Path, wanted: dict) -> None:

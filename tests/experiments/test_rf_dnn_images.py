@@ -292,6 +292,8 @@ def test_mistakes_are_named(flags, message, tmp_path, capsys):
     preset = [] if "--preset" in flags else ["--preset", "smoke"]
     assert rf_dnn_images.main([*preset, *flags, "--out", str(tmp_path / "out")]) == 2
     assert re.search(message, capsys.readouterr().err)
+    # what came to nothing is not in the way of the next run
+    assert not list((tmp_path / "out").rglob("config.json"))
 
 
 def test_the_straight_through_estimator_is_always_there():
