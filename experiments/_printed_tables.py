@@ -68,6 +68,7 @@ def draw_accuracy_and_spread(result: dict, folder: Path) -> None:
     )
     colours = plt.get_cmap("tab20")
     width = 0.8 / len(names)
+    legend: str | None = "printed"
     for place, (model, bits, rules) in enumerate(columns):
         for i, name in enumerate(names):
             if name not in rules:
@@ -95,8 +96,9 @@ def draw_accuracy_and_spread(result: dict, folder: Path) -> None:
                     color="0.5",
                     capsize=2,
                     lw=0.8,
-                    label="printed" if (place, i) == (0, 0) else None,
+                    label=legend,
                 )
+                legend = None  # once
     axis.set_xticks(range(len(columns)), [f"{model}\n{bits} bit" for model, bits, _ in columns])
     axis.set_ylabel("test accuracy (percent)")
     axis.set_title("mean and spread over seeds and last epochs", fontsize=10)
