@@ -26,6 +26,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from experiments import _cluster
+from metricflow import processes
 from metricflow._files import write_atomically
 
 log = logging.getLogger("experiments")
@@ -67,14 +69,11 @@ class Record:
             "total": time.perf_counter() - start,
         }
         line = {"stage": name, "seconds": seconds, "result": result}
-        # the same numbers whether they come from memory or from disk
-        text = json.dumps(line, allow_nan=False)
+        # the same numbers whether they come from memory or from disk, on all processes
+        text = processes.agreed(json.dumps(line, allow_nan=False))
         self.stages[name] = json.loads(text)
         if self.folder is not None:
-            with self._file.open("a") as file:
-                file.write(text + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            processes.on_first(lambda: self._append(text))
         log.info("%s: %.1f s", name, seconds["total"])
         return self.stages[name]["result"]
 
@@ -98,6 +97,12 @@ class Record:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
+    def _append(self, text: str) -> None:
+        with self._file.open("a") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
     def _read(self) -> None:
         complete = []
         for text in self._file.read_text().splitlines():
@@ -108,7 +113,8 @@ class Record:
                 log.warning("metrics.jsonl: dropped an incomplete line")
                 continue
             complete.append(text)
-        write_atomically(self._file, "".join(text + "\n" for text in complete).encode())
+        content = "".join(text + "\n" for text in complete).encode()
+        processes.on_first(lambda: write_atomically(self._file, content))
 
 
 class _CompileClock:
@@ -141,6 +147,7 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     module.add_flags(parser)
+    _cluster.add_flags(parser)
     group = parser.add_argument_group("results")
     group.add_argument("--out", type=Path, default=Path("results"), help="folder of all results")
     group.add_argument("--name", help="name of this run; by default that of the preset")
@@ -156,11 +163,19 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
         if arguments.redraw:
             module.draw(_stored_result(folder), folder / "figures")
             return 0
-        with _opened(folder, config, arguments, argv):
+        with _cluster.connected(arguments), contextlib.ExitStack() as stack:
+            opened = _opened(folder, config, arguments, argv)
+            processes.on_first(lambda: stack.enter_context(opened))
             result = module.run(config, Record(folder))
-            _write_json(folder / "result.json", result | {"command": _command(experiment, argv)})
-            module.draw(_stored_result(folder), folder / "figures")
-        log.info("results: %s", folder)
+
+            def finish() -> None:
+                command = {"command": _command(experiment, argv)}
+                _write_json(folder / "result.json", result | command)
+                module.draw(_stored_result(folder), folder / "figures")
+
+            processes.on_first(finish)
+            if jax.process_index() == 0:
+                log.info("results: %s", folder)
         return 0
     except KeyboardInterrupt:
         print("interrupted; go on with --resume", file=sys.stderr)

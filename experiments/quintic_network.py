@@ -18,7 +18,7 @@ import optax
 from experiments import _run
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
-from metricflow import __version__, ansatz, diagnostics, energies, geometry, save_metric
+from metricflow import __version__, ansatz, diagnostics, energies, geometry, processes, save_metric
 from metricflow.flows import GaussNewton, NetworkPotential
 from metricflow.training import Checkpoints, Training, TrainingState
 
@@ -234,14 +234,17 @@ def pose(config: Config, train: geometry.Points, validation: geometry.Points) ->
     held_out = in_precision(model.prepare(validation), config.precision)
     energy = energies.Energy(**config.energy)
     kappa = _held_kappa(model, train, config.precision)
+    fixed, kappa = processes.local((model, kappa))
 
     def loss(parameters: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return energy(model, parameters, batch, kappa)
+        return energy(fixed, parameters, batch, kappa)
 
     @jax.jit
-    def validate(parameters: Any) -> dict[str, jax.Array]:
-        total, terms = energy(model, parameters, held_out, kappa)
+    def energy_at(held_out: Any, parameters: Any) -> dict[str, jax.Array]:
+        total, terms = energy(fixed, parameters, held_out, kappa)
         return {"loss": total, **terms}
+
+    validate = jax.tree_util.Partial(energy_at, held_out)
 
     steps = config.epochs * (config.points // config.batch_size)
     optimiser = optax.chain(

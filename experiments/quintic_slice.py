@@ -26,7 +26,7 @@ import numpy as np
 
 from experiments import _page, _run
 from experiments._manifold import FORMS, STORED, parse_manifold, stored_metric
-from metricflow import __version__, diagnostics, geometry
+from metricflow import __version__, diagnostics, geometry, processes
 from metricflow._files import write_atomically
 
 COLOURS = ("log_eta", "ricci")
@@ -203,7 +203,7 @@ def _slice_stage(config: Config, metric: Any, record: _run.Record) -> dict:
     if path is not None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, z=z, values=values.reshape(z.shape[:-1]))
-        write_atomically(path, buffer.getvalue())
+        processes.on_first(lambda: write_atomically(path, buffer.getvalue()))
     return {
         "patches": manifold.degree**2,
         "points": len(flat),

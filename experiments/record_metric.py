@@ -24,7 +24,15 @@ import numpy as np
 from experiments import _run
 from experiments._ladders import LADDERS, Ladder
 from experiments._manifold import FORMS, parse_manifold
-from metricflow import __version__, ansatz, diagnostics, geometry, load_metric, save_metric
+from metricflow import (
+    __version__,
+    ansatz,
+    diagnostics,
+    geometry,
+    load_metric,
+    processes,
+    save_metric,
+)
 
 METHODS = ("auto", "spectral", "algebraic", "network", "kernel")
 _FEW_FUNCTIONS = 0.2  # of all functions at D = 4 are invariant: where symmetry pays
@@ -120,7 +128,8 @@ def _climb(
     def now() -> float:
         return process_seconds() + before
 
-    while (size := _next_rung(config, ladder, rows, now())) is not None:
+    # the clocks of processes differ
+    while (size := processes.agreed(_next_rung(config, ladder, rows, now()))) is not None:
 
         def rung(size: int = size) -> dict:
             start = now()

@@ -17,6 +17,7 @@ The catalogue:
 - :mod:`metricflow.optim`: gradient rules for discretised networks as optax transformations:
   :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
 - :mod:`metricflow.data`: images: data sets, splits, augmentation (not imported here)
+- :mod:`metricflow.devices`: the same programs on many devices
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
 - :mod:`metricflow.records`: Calabi-Yau metrics that come with the library
 - :mod:`metricflow.training`: networks trained with optax, discretised ones too, with checkpoints
@@ -28,6 +29,7 @@ from . import _jax_version as _jax_version  # first: refuses a jax that computes
 from . import (
     ansatz,
     clustering,
+    devices,
     diagnostics,
     discretize,
     energies,
@@ -45,6 +47,7 @@ __all__ = [
     "__version__",
     "ansatz",
     "clustering",
+    "devices",
     "diagnostics",
     "discretize",
     "energies",

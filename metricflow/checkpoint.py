@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import processes
 from ._files import write_atomically
 from ._version import __version__
 from .ansatz import (
@@ -122,7 +123,7 @@ def save_metric(path: str | os.PathLike, metric: Any, *, provenance: dict | None
     buffer = io.BytesIO()
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     np.savez_compressed(buffer, header=text, **arrays)  # type: ignore[arg-type]
-    write_atomically(Path(path), buffer.getvalue())
+    processes.on_first(lambda: write_atomically(Path(path), buffer.getvalue()))
 
 
 def load_metric(path: str | os.PathLike) -> Any:
@@ -161,7 +162,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], name: str) -> Any:
         }
         return {"class": type(value).__name__, "fields": fields}
     if isinstance(value, jax.Array | np.ndarray):
-        array = np.asarray(value)
+        array = processes.on_host(value)
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{name}: NaN or infinity cannot be saved as a metric")
         arrays[name] = array

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Key
 
-from . import _checks
+from . import _checks, processes
 from ._checks import AnyArray
 from ._pytree import register_dataclass
 from .geometry import nearest_neighbour, pairwise_distance
@@ -49,7 +49,7 @@ def fubini_study_clusters(
     from sklearn.cluster import AgglomerativeClustering
 
     method = AgglomerativeClustering(count, metric="precomputed", linkage=linkage)
-    return method.fit_predict(np.asarray(pairwise_distance(z, z)))
+    return method.fit_predict(processes.on_host(pairwise_distance(z, z)))
 
 
 def batched_clusters(
@@ -94,12 +94,12 @@ def batched_clusters(
             f"batches: {batches} batches of {len(z)} points have {len(z) // batches} points each, "
             f"fewer than {count} clusters; use fewer batches or clusters"
         )
-    parts = np.array_split(np.asarray(jax.random.permutation(key, len(z))), batches)
+    parts = np.array_split(processes.on_host(jax.random.permutation(key, len(z))), batches)
     found = [fubini_study_clusters(z[part], count, linkage=linkage) for part in parts]
     labels = np.empty(len(z), int)
     labels[parts[0]] = found[0]
     for part, own in zip(parts[1:], found[1:], strict=True):
-        distance = np.asarray(pairwise_distance(z[parts[0]], z[part]))
+        distance = processes.on_host(pairwise_distance(z[parts[0]], z[part]))
         mean = _between(distance, found[0], own, count)
         labels[part] = _taken_in_turn(mean)[own]
     return labels
@@ -112,7 +112,7 @@ def birch_clusters(z: Complex[AnyArray, "b k"], count: int) -> Int[np.ndarray, "
 
     Source: MF section 3.1 (Birch)
     """
-    z = np.asarray(_points(z, count))
+    z = processes.on_host(_points(z, count))
     from sklearn.cluster import Birch
 
     # the threshold of scikit-learn, .5, would leave fewer subclusters than are asked for
@@ -139,7 +139,7 @@ def silhouette(z: Complex[AnyArray, "b k"], labels: Int[AnyArray, " b"]) -> floa
         )
     from sklearn.metrics import silhouette_score
 
-    distance = np.array(pairwise_distance(z, z))
+    distance = processes.on_host(pairwise_distance(z, z)).copy()
     np.fill_diagonal(distance, 0)
     return float(silhouette_score(distance, labels, metric="precomputed"))
 
@@ -189,7 +189,9 @@ class ClusteredKernel:
 
     def assigned(self, z: Complex[Array, "b k"]) -> Int[np.ndarray, " b"]:
         """The label of the nearest centre of each point."""
-        return np.asarray(self.labels)[np.asarray(nearest_neighbour(z, self.centres).indices)]
+        return np.asarray(self.labels)[
+            processes.on_host(nearest_neighbour(z, self.centres).indices)
+        ]
 
 
 @register_dataclass

@@ -1,10 +1,10 @@
-"""Set up jax before anything imports it: four fake devices, float64, types checked at run time."""
+"""Set up jax before anything imports it: eight fake devices, float64, types checked at run time."""
 
 import os
 from collections.abc import Iterator
 
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
 os.environ.setdefault("MPLBACKEND", "Agg")
 

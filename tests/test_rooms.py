@@ -9,6 +9,8 @@ import metricflow
 
 ROOT = Path(metricflow.__file__).parent
 ROOMS = (
+    "processes",
+    "devices",
     "geometry",
     "ansatz",
     "energies",

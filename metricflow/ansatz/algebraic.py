@@ -18,6 +18,7 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
+from .._tiles import map_tiles
 from ..geometry import Hypersurface, Points
 from .global_metric import GlobalMetric
 from .jets import holomorphic_monomials
@@ -80,15 +81,14 @@ def section_jets(
     """
     norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)
 
-    def at(tile: tuple[Points, Array]) -> Array:
-        one, scale = jax.tree.map(lambda x: x[None], tile)
+    def at(point: tuple[Points, Array]) -> Array:
+        one, scale = jax.tree.map(lambda x: x[None], point)
         value, slope = holomorphic_monomials(jnp.asarray(sections.exponents), sections.degree, one)
         jet = jnp.concatenate([value[:, None], slope], axis=1)[..., 0] / scale
         jet = jnp.asarray(sections.transform).astype(jet.dtype) @ jet
         return jnp.concatenate([jet.real, jet.imag])
 
-    found = jax.lax.map(at, (points, norm), batch_size=min(chunk, len(points.weight)))
-    return jnp.moveaxis(found, 0, -1)
+    return jnp.moveaxis(map_tiles(jax.vmap(at), (points, norm), chunk), 0, -1)
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
@@ -98,13 +98,12 @@ def section_values(
     """s / |z|^k at points, shape (S, N)."""
     norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)
 
-    def at(tile: tuple[Points, Array]) -> Array:
-        one, scale = jax.tree.map(lambda x: x[None], tile)
+    def at(point: tuple[Points, Array]) -> Array:
+        one, scale = jax.tree.map(lambda x: x[None], point)
         value, _ = holomorphic_monomials(jnp.asarray(sections.exponents), sections.degree, one)
         return jnp.asarray(sections.transform).astype(value.dtype) @ value[:, 0] / scale
 
-    found = jax.lax.map(at, (points, norm), batch_size=min(chunk, len(points.weight)))
-    return found.T
+    return map_tiles(jax.vmap(at), (points, norm), chunk).T
 
 
 def hermitian_form(parameters: Float[Array, "s s"]) -> Complex[Array, "s s"]:
@@ -235,4 +234,4 @@ class AlgebraicMetric(GlobalMetric):
             jets = section_jets(self.sections, jax.tree.map(lambda x: x[None], point))
             return algebraic_metric(jnp.asarray(self.parameters), jets, self.sections.degree)[0]
 
-        return jax.lax.map(one, points, batch_size=min(1024, len(points.weight)))
+        return map_tiles(jax.vmap(one), points, 1024)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from .._checks import AnyArray
 from .._pytree import register_dataclass
+from .._tiles import map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, hermitian_pack
 from .features import composed_hessian, feature_jets
 from .global_metric import GlobalMetric
@@ -157,7 +158,7 @@ class KernelPotentialMetric(FeaturePotential):
         def at(one: Array) -> Array:
             return coefficients @ _kernel_hessian(one, centres, self.width, dim)
 
-        return jax.lax.map(at, features, batch_size=64).T
+        return map_tiles(jax.vmap(at), features, 64).T
 
 
 def network_hessians(
@@ -205,7 +206,7 @@ def kernel_hessians(
     def at(one: Array) -> Array:
         return _kernel_hessian(one, jnp.asarray(centres), width, dim)
 
-    return jnp.moveaxis(jax.lax.map(at, features, batch_size=chunk), 0, -1)
+    return jnp.moveaxis(map_tiles(jax.vmap(at), features, chunk), 0, -1)
 
 
 @functools.partial(jax.jit, static_argnames=("dim", "chunk"))
@@ -226,7 +227,7 @@ def kernel_jets(
         hessian = _kernel_hessian(one, jnp.asarray(centres), width, dim)
         return jnp.concatenate([kernel, slope, hessian], axis=1)
 
-    return jnp.moveaxis(jax.lax.map(at, features, batch_size=chunk), 0, -1)
+    return jnp.moveaxis(map_tiles(jax.vmap(at), features, chunk), 0, -1)
 
 
 def _kernel_hessian(one: Array, centres: Array, width: AnyArray | float, dim: int) -> Array:

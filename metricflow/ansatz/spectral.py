@@ -16,10 +16,10 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
 
-from .. import _checks
+from .. import _checks, devices, processes
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from .._tiles import map_tiles
+from .._tiles import fill_tiles, map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, points_at
 from .global_metric import GlobalMetric
 from .jets import (
@@ -144,7 +144,7 @@ def spectral_basis(
             f"points: {dimensions[-1]} functions need at least {3 * dimensions[-1] // 2 + 1} "
             f"points to be told apart, got {len(points.weight)}"
         )
-    z = np.asarray(points.z, np.complex128)
+    z = processes.on_host(points.z).astype(np.complex128)
     builder = _Builder(z / np.linalg.norm(z, axis=1, keepdims=True), start, manifold.dim)
     for d in range(builder.degree + 1, degree + 1):
         builder.add_level(d, int(dimensions[d]), symmetry)
@@ -195,6 +195,8 @@ def basis_hessians(
     The components are those of :func:`metricflow.ansatz.jets.hessian_components`.  One program for
     tiles of ``chunk`` points serves any number of points; call it outside of ``jit``.
     """
+    if devices.sharing() > 1:
+        return _divided_hessians(basis, points, chunk)
     count = len(points.weight)
     found = jnp.zeros((basis.size, basis.dim**2, count), points.weight.dtype)
     for start in range(0, count, chunk):
@@ -203,6 +205,11 @@ def basis_hessians(
         tile = _tile_hessians(basis, jax.tree.map(lambda x, i=index: jnp.asarray(x)[i], points))
         found = _write_tile(found, tile[..., : count - start], start)
     return found
+
+
+@functools.partial(jax.jit, static_argnames="chunk")
+def _divided_hessians(basis: SpectralBasis, points: Points, chunk: int) -> Array:
+    return fill_tiles(functools.partial(_tile_hessians, basis), points, chunk, axis=2)
 
 
 @jax.jit
@@ -267,7 +274,7 @@ def compact_metric(metric: SpectralMetric, points: Points) -> SpectralMetric:
         raise ValueError(f"points: expected at least {3 * size // 2 + 1}, got {count}")
     mixing = np.asarray(metric.basis.mixing).astype(np.float32)
     basis = dataclasses.replace(metric.basis, mixing=mixing)
-    before, after = (np.asarray(_values(b, points)) for b in (metric.basis, basis))
+    before, after = (processes.on_host(_values(b, points)) for b in (metric.basis, basis))
     columns = np.concatenate([np.ones((1, count)), after]).T
     found, _, rank, _ = np.linalg.lstsq(columns, np.asarray(metric.coefficients) @ before)
     if rank <= size:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from .. import _checks
+from .. import _checks, devices
 from .result import FlowError, Result
 
 SOLVERS = ("auto", "parameters", "samples", "iterative")
@@ -251,21 +251,26 @@ class GaussNewton:
             if solver == "parameters":
                 return jax.scipy.linalg.cho_solve(factor, J.T @ r), everything
             return J.T @ jax.scipy.linalg.cho_solve(factor, r), everything
+        Q, R = _tall_qr(A)
         if self.damping:
-            A = jnp.concatenate([A, jnp.sqrt(scale) * jnp.eye(A.shape[1], dtype=A.dtype)])
-        Q, R = jnp.linalg.qr(A)
-        Q = Q[: J.shape[0] if solver == "parameters" else J.shape[1]]
+            # [A; below] = [Q 0; 0 1] [R; below], and the small matrix on the right is factored too
+            below = jnp.sqrt(scale) * jnp.eye(A.shape[1], dtype=A.dtype)
+            first = len(R)
+            inner, R = jnp.linalg.qr(jnp.concatenate([R, below]))
+            inner = inner[:first]
+        else:
+            inner = jnp.eye(len(R), dtype=R.dtype)
         if self.rank_tolerance is not None:
             left, sizes, right = jnp.linalg.svd(R, full_matrices=False)
             kept = sizes > self.rank_tolerance * sizes[0]
             inverse = jnp.where(kept, 1 / jnp.where(kept, sizes, 1), 0)
             rank = jnp.sum(kept).astype(jnp.int32)
             if solver == "parameters":
-                return right.T @ (inverse * (left.T @ (Q.T @ r))), rank
-            return Q @ (left @ (inverse * (right @ r))), rank
+                return right.T @ (inverse * (left.T @ (inner.T @ (Q.T @ r)))), rank
+            return Q @ (inner @ (left @ (inverse * (right @ r)))), rank
         if solver == "parameters":
-            return jax.scipy.linalg.solve_triangular(R, Q.T @ r), everything
-        return Q @ jax.scipy.linalg.solve_triangular(R, r, trans=1), everything
+            return jax.scipy.linalg.solve_triangular(R, inner.T @ (Q.T @ r)), everything
+        return Q @ (inner @ jax.scipy.linalg.solve_triangular(R, r, trans=1)), everything
 
     def _iterative(
         self, residuals: Callable, flat: Array, damping: Array
@@ -284,6 +289,27 @@ class GaussNewton:
             product, backward(r)[0], maxiter=self.iterations, tol=self.tolerance
         )
         return r, step, jnp.asarray(-1, jnp.int32)
+
+
+def _tall_qr(A: Array) -> tuple[Array, Array]:
+    """Q and R of a tall matrix; devices factor their own rows, and then what is left of them.
+
+    Only the triangles travel.
+    """
+    share, (rows, columns) = devices.sharing(), A.shape
+    if share == 1:
+        Q, R = jnp.linalg.qr(A)
+        return Q, R
+
+    def own(A: Array) -> tuple[Array, Array]:
+        Q, R = jnp.linalg.qr(A)
+        inner, whole = jnp.linalg.qr(jax.lax.all_gather(R, devices.AXIS).reshape(-1, columns))
+        place = jax.lax.axis_index(devices.AXIS) * len(R)
+        return Q @ jax.lax.dynamic_slice_in_dim(inner, place, len(R)), whole[None]
+
+    # rows of zeros change neither R nor the rows of Q above them
+    Q, R = devices.on_each(own, jnp.pad(A, ((0, -rows % share), (0, 0))))
+    return Q[:rows], R[0]
 
 
 def shortened(

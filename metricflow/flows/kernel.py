@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
-from .. import _checks
+from .. import _checks, processes
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from ..diagnostics import kappa_estimate, sigma_measure
@@ -395,7 +395,7 @@ def _home(points: Points) -> Chart:
     """The one chart of a set of points."""
     if len(points.weight) == 0:
         raise ValueError("points: expected at least one training point, got none")
-    charts = np.unique(np.asarray(points.chart), axis=0)
+    charts = np.unique(processes.on_host(points.chart), axis=0)
     if len(charts) != 1:
         raise ValueError(
             f"points: a kernel flow needs points of one chart, got {len(charts)} charts; "

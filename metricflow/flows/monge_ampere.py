@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._pytree import register_dataclass
+from .._tiles import map_tiles
 from ..ansatz.algebraic import algebraic_metric
 from ..ansatz.jets import components_to_hermitian, hermitian_dual
 from ..ansatz.models import ComponentInputs, ComponentModel
@@ -95,7 +96,7 @@ class NetworkPotential:
 
             return jax.flatten_util.ravel_pytree(jax.grad(trace)(parameters))[0]
 
-        rows = jax.lax.map(row, (self.features, dual), batch_size=chunk)
+        rows = map_tiles(jax.vmap(row), (self.features, dual), chunk)
         weight = self.points.weight / jnp.sum(self.points.weight)
         centred = rows - weight @ rows
         return monge_ampere_residuals(g, self.points), jnp.sqrt(weight)[:, None] * centred

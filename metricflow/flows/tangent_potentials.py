@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .._pytree import register_dataclass
+from .._tiles import map_tiles
 from ..ansatz.features import composed_jet
 from ..geometry import Points
 from .monge_ampere import LinearPotential, NetworkPotential
@@ -83,5 +84,5 @@ class NetworkTangents(NetworkPotential):
 
             return jax.jacrev(jet)(flat)
 
-        found = jax.lax.map(at, self.features, batch_size=chunk)  # (N, c, P)
+        found = map_tiles(jax.vmap(at), self.features, chunk)  # (N, c, P)
         return jnp.moveaxis(found, 0, -1).swapaxes(0, 1)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 from .._rounding import safe_sqrt
+from .._tiles import fold_pairs
 
 # d^2 = v Q(v) with v = 1 - cos d: arccos(c)^2 is analytic on [0, 1], its singularity lies at
 # c = -1, so interpolation of Q at Chebyshev nodes converges by a factor 5.8 with every degree.
@@ -178,41 +179,33 @@ def pairwise_cosine_squared(z1: Array, z2: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _nearest(z1: Array, z2: Array, own: bool, chunk: int) -> Array:
-    count1, count2 = len(z1), len(z2)
-    rows, columns = min(chunk, count1), min(chunk, count2)
-    tiles1 = _tiles(jnp.arange(count1), z1, rows)
-    tiles2 = _tiles(jnp.arange(count2), z2, columns)
+    labels = jnp.arange(max(len(z1), len(z2)))
 
-    def search(tile: tuple[Array, Array]) -> Array:
-        label, z = tile
+    def start(row: tuple[Array, Array]) -> tuple[Array, Array]:
+        label, z = row
+        return jnp.full(len(z), -1.0, z.real.dtype), jnp.zeros(len(z), label.dtype)
 
-        def compare(best: tuple[Array, Array], other: tuple[Array, Array]) -> tuple:
-            candidate, w = other
-            cosine2 = pairwise_cosine_squared(z, w)
-            cosine2 = jnp.where((candidate < 0)[None, :], -1.0, cosine2)
-            if own:
-                cosine2 = jnp.where(label[:, None] == candidate[None, :], -1.0, cosine2)
-            value = jnp.max(cosine2, axis=1)
-            # the first column that attains the maximum: two plain reductions beat one argmax
-            place = jnp.min(
-                jnp.where(cosine2 == value[:, None], jnp.arange(columns), columns), axis=1
-            )
-            better = value > best[0]
-            index = candidate[jnp.minimum(place, columns - 1)]
-            return (jnp.where(better, value, best[0]), jnp.where(better, index, best[1])), None
+    def add(
+        best: tuple[Array, Array],
+        row: tuple[Array, Array],
+        column: tuple[Array, Array],
+        there: Array,
+    ) -> tuple[Array, Array]:
+        (label, z), (candidate, w) = row, column
+        cosine2 = jnp.where(there, pairwise_cosine_squared(z, w), -1.0)
+        if own:
+            cosine2 = jnp.where(label[:, None] == candidate, -1.0, cosine2)
+        value = jnp.max(cosine2, axis=1)
+        # the first column that attains the maximum: two plain reductions beat one argmax
+        columns = len(candidate)
+        place = jnp.min(jnp.where(cosine2 == value[:, None], jnp.arange(columns), columns), axis=1)
+        index = candidate[jnp.minimum(place, columns - 1)]
+        # of equals the first in the list, in whatever order the tiles come
+        better = (value > best[0]) | ((value == best[0]) & (index < best[1]))
+        return jnp.where(better, value, best[0]), jnp.where(better, index, best[1])
 
-        start = (jnp.full(rows, -1.0, z1.real.dtype), jnp.zeros(rows, label.dtype))
-        return jax.lax.scan(compare, start, tiles2)[0][1]
-
-    return jax.lax.map(search, tiles1).reshape(-1)[:count1]
-
-
-def _tiles(label: Array, z: Array, size: int) -> tuple[Array, Array]:
-    """Cut into tiles of one size; the padding carries the label -1."""
-    missing = -len(z) % size
-    label = jnp.pad(label, (0, missing), constant_values=-1)
-    z = jnp.pad(z, ((0, missing), (0, 0)), constant_values=1)
-    return label.reshape(-1, size), z.reshape(-1, size, z.shape[-1])
+    rows, columns = (labels[: len(z1)], z1), (labels[: len(z2)], z2)
+    return fold_pairs(start, add, lambda best: best[1], rows, columns, chunk)
 
 
 def _unit(z: Array) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Key
 
-from .. import _checks
+from .. import _checks, devices, processes
 from .._checks import AnyArray
 from .charts import (
     Chart,
@@ -200,17 +200,24 @@ def perturb_points(
 def _sample(key: Array, manifold: Hypersurface, n: int, dtype: np.dtype) -> Points:
     degree, ambient = manifold.degree, manifold.ambient
     lines = -(-n // degree)
-    real = jax.random.normal(key, (2, 2, ambient, lines), dtype)
+    real = devices.divide(jax.random.normal(key, (2, 2, ambient, lines), dtype), axis=3)
+    z = devices.by_rows(functools.partial(_on_lines, manifold), real, axis=3)
+    z = z.reshape(lines * degree, ambient)[:n]
+    line = jnp.arange(lines * degree)[:n] // degree
+    return devices.divide(_points(manifold, z, best_chart(manifold, z), line))
+
+
+def _on_lines(manifold: Hypersurface, real: Array) -> Array:
+    """The points on random lines given by normal numbers (2, 2, n+2, L), line by line."""
     first, second = real[:, 0] + 1j * real[:, 1]
     first = first / jnp.linalg.norm(first, axis=0)
     # an orthonormal frame of the line: the roots are then of order one
     second = second - first * jnp.sum(first.conj() * second, axis=0)
     second = second / jnp.linalg.norm(second, axis=0)
     z = _meet(manifold, first, second)  # (ambient, degree, lines)
-    z = jnp.moveaxis(z, 0, -1).swapaxes(0, 1).reshape(lines * degree, ambient)[:n]
-    z = project_to_hypersurface(manifold, z / jnp.linalg.norm(z, axis=-1, keepdims=True), steps=2)
-    line = jnp.arange(lines * degree)[:n] // degree
-    return _points(manifold, z, best_chart(manifold, z), line)
+    z = jnp.moveaxis(z, 0, -1).swapaxes(0, 1)  # (lines, degree, ambient)
+    z = z / jnp.linalg.norm(z, axis=-1, keepdims=True)
+    return project_to_hypersurface(manifold, z, steps=2)
 
 
 def _meet(manifold: Hypersurface, first: Array, second: Array) -> Array:
@@ -257,7 +264,9 @@ def _rejected(key: Array, manifold: Hypersurface, n: int, chart: Chart, dtype: o
     found, offset, batch = 0, 0, max(1000, 2 * n)
     for draw in range(1000 * manifold.ambient**2):
         sample = sample_points(jax.random.fold_in(key, draw), manifold, batch, dtype=dtype)
-        inside = np.flatnonzero(np.all(np.asarray(sample.chart) == np.asarray(chart), axis=1))
+        inside = np.flatnonzero(
+            np.all(processes.on_host(sample.chart) == np.asarray(chart), axis=1)
+        )
         sample = sample._replace(line=sample.line + offset)
         kept.append(jax.tree.map(lambda x, rows=inside: x[rows], sample))
         found, offset = found + len(inside), offset + batch

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Num
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
+from .._tiles import fold_pairs
 from ..geometry import nearest_neighbour
 from .radial import Delta
 
@@ -200,42 +201,42 @@ def _dense_matrix(kernel: Any, z1: Array, z2: Array, normalise: bool) -> Array:
 
 @jax.jit(static_argnames=("normalise", "chunk"))
 def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chunk: int) -> Array:
-    rows, columns = min(chunk, len(z1)), min(chunk, len(z2))
-    padding = -len(z2) % columns
-    present = jnp.pad(jnp.ones(len(z2), bool), (0, padding)).reshape(-1, columns)
-    centres = jnp.pad(z2, ((0, padding), (0, 0)), mode="edge").reshape(-1, columns, z2.shape[1])
-    values = jnp.pad(v, ((0, padding), (0, 0))).reshape(-1, columns, v.shape[1])
     logarithmic = normalise and isinstance(kernel, LogKernel)
+    dtype = jnp.result_type(v.dtype, z1.real.dtype)
 
-    def tile(z: Array) -> Array:
-        def add(carry: tuple[Array, Array, Array], other: tuple[Array, Array, Array]) -> tuple:
-            total, size, top = carry
-            w, u, there = other
-            if logarithmic:
-                exponent = jnp.where(there, kernel.log_matrix(z, w), -jnp.inf)
-                new_top = jnp.maximum(top, jnp.max(exponent, axis=1))
-                matrix = jnp.exp(exponent - new_top[:, None])
-                shrink = jnp.exp(top - new_top)
-                total, size, top = total * shrink[:, None], size * shrink, new_top
-            else:
-                matrix = kernel.matrix(z, w)  # padded centres are points, with values zero
-            total = total + jnp.matmul(matrix, u, precision=jax.lax.Precision.HIGHEST)
-            if normalise:
-                size = size + jnp.sum(jnp.where(there, jnp.abs(matrix), 0), axis=1)
-            return (total, size, top), None
-
-        dtype = jnp.result_type(v.dtype, z.real.dtype)
-        start = (
+    def start(z: Array) -> tuple[Array, Array, Array]:
+        return (
             jnp.zeros((len(z), v.shape[1]), dtype),
             jnp.zeros(len(z), dtype),
             jnp.full(len(z), -jnp.inf, dtype),
         )
-        (total, size, _), _ = jax.lax.scan(add, start, (centres, values, present))
+
+    def add(
+        so_far: tuple[Array, Array, Array], z: Array, column: tuple[Array, Array], there: Array
+    ) -> tuple[Array, Array, Array]:
+        total, size, top = so_far
+        w, u = column
+        if logarithmic:
+            exponent = jnp.where(there, kernel.log_matrix(z, w), -jnp.inf)
+            new_top = jnp.maximum(top, jnp.max(exponent, axis=1))
+            # a tile of nothing but filling leaves the top at minus infinity
+            finite = jnp.where(jnp.isfinite(new_top), new_top, 0)
+            matrix = jnp.exp(exponent - finite[:, None])
+            shrink = jnp.exp(top - finite)
+            total, size, top = total * shrink[:, None], size * shrink, new_top
+        else:
+            matrix = kernel.matrix(z, w)
+        u = jnp.where(there[:, None], u, 0)
+        total = total + jnp.matmul(matrix, u, precision=jax.lax.Precision.HIGHEST)
+        if normalise:
+            size = size + jnp.sum(jnp.where(there, jnp.abs(matrix), 0), axis=1)
+        return total, size, top
+
+    def finish(found: tuple[Array, Array, Array]) -> Array:
+        total, size, _ = found
         return total / size[:, None] if normalise else total
 
-    missing = -len(z1) % rows
-    blocks = jnp.pad(z1, ((0, missing), (0, 0)), mode="edge").reshape(-1, rows, z1.shape[1])
-    return jax.lax.map(tile, blocks).reshape(-1, v.shape[1])[: len(z1)]
+    return fold_pairs(start, add, finish, z1, (z2, v), chunk)
 
 
 def _check_sets(kernel: Any, z1: AnyArray, z2: AnyArray) -> tuple[Array, Array]:

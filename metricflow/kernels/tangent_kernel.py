@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import is_opaque, register_dataclass
-from .._tiles import fill_tiles, map_tiles
+from .._tiles import fill_tiles, map_tiles, sum_tiles
 from ..ansatz import one_point
 from .tangents import (
     Factor,
@@ -338,19 +338,7 @@ def _pulled_back(apply_fn: Any, params: Any, x: Any, v: Array, chunk: int) -> An
         value, pull_back = jax.vjp(lambda p: jax.vmap(apply, in_axes=(None, 0))(p, x), params)
         return direction(pull_back(v.astype(value.dtype))[0])
 
-    count = len(v)
-    chunk = min(chunk, count)
-    whole = count // chunk * chunk
-    start = jax.tree.map(jnp.zeros_like, params)
-
-    def add(total: Any, tile: tuple[Any, Array]) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, pull(*tile)), None
-
-    tiles = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, chunk, *leaf.shape[1:]), (x, v))
-    total, _ = jax.lax.scan(add, start, tiles)
-    if whole < count:
-        total, _ = add(total, jax.tree.map(lambda leaf: leaf[whole:], (x, v)))
-    return total
+    return sum_tiles(pull, (x, v), chunk)
 
 
 def _gram(left: list[Factor], right: list[Factor]) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from .. import _checks
+from .. import _checks, processes
 
 _FORMAT = 1
 
@@ -79,7 +79,8 @@ class Checkpoints:
             force: whatever the clock says.
         """
         step = int(np.max(state.step))
-        due = force or time.monotonic() - self._last >= self.seconds
+        # the clocks of processes differ, and orbax waits for all of them
+        due = processes.agreed(force or time.monotonic() - self._last >= self.seconds)
         latest = self.latest()
         if not due or (latest is not None and step <= latest):
             return False
@@ -181,7 +182,7 @@ def _storable(tree: Any) -> Any:
     """The arrays by number, with the numbers of typed keys in place of the keys."""
 
     def plain(leaf: Any) -> Any:
-        return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        return processes.on_host(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
     leaves = jax.tree.leaves(tree)
     # orbax refuses arrays without entries

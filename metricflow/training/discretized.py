@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Integer
 
-from .. import _checks
+from .. import _checks, devices
+from .._tiles import sum_tiles
 from ..data import translate
 from ..discretize.layers import quantized_activations
 from ..discretize.policy import Policy, joined, split_kernels
@@ -251,18 +252,10 @@ def _evaluate(
     def one_seed(parameters: NetworkParameters) -> dict[str, Array]:
         variables = training.recalibrated(training.variables(parameters), reference)
         images, labels = data["images"], data["labels"]
-        count = len(labels)
-        whole = count // chunk * chunk
-        parts = []
-        if whole:
-            split = tuple(x[:whole].reshape(-1, chunk, *x.shape[1:]) for x in (images, labels))
-            sums = jax.lax.map(lambda part: training.scores(variables, *part), split)
-            parts.append(jax.tree.map(jnp.sum, sums))
-        if count > whole:
-            parts.append(training.scores(variables, images[whole:], labels[whole:]))
-        return jax.tree.map(lambda *x: sum(x[1:], x[0]) / count, *parts)
+        sums = sum_tiles(functools.partial(training.scores, variables), (images, labels), chunk)
+        return jax.tree.map(lambda x: x / len(labels), sums)
 
-    return jax.vmap(one_seed)(parameters) if several else one_seed(parameters)
+    return devices.by_rows(jax.vmap(one_seed), parameters) if several else one_seed(parameters)
 
 
 def _cross_entropy(logits: Array, labels: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from .. import _checks
+from .. import _checks, devices
 from .checkpoints import Checkpoints
 
 Loss = Callable[[Any, Any], tuple[Array, dict[str, Array]]]
@@ -132,6 +132,7 @@ class TrainingLoop(abc.ABC):
             data: a tree of arrays with the N rows first.
             epochs: where to stop.
             validate: parameters -> numbers, one of them ``"loss"``, after every epoch; compiled.
+                A function, or a ``jax.tree_util.Partial`` with the arrays that it needs.
                 The best parameters by it are kept in the state.
             patience: stop after so many epochs without a better validation.
             callback: gets the row of history and the state after every epoch; stops if it returns
@@ -304,19 +305,22 @@ def _advance(
         wanted = jax.lax.dynamic_slice_in_dim(batches, place, steps)
 
         def step(state: TrainingState, index: Array) -> tuple[TrainingState, TrainingInfo]:
-            return training.step(state, jax.tree.map(lambda x: x[index], data))
+            return training.step(state, devices.divide(jax.tree.map(lambda x: x[index], data)))
 
         return jax.lax.scan(step, state, wanted)
 
     if state.step.ndim:
-        return jax.vmap(one_seed, out_axes=(0, 1))(state)
+        state, info = devices.by_rows(jax.vmap(one_seed), state)
+        info = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), info)
+        return devices.everywhere((state, info))
     return one_seed(state)
 
 
 def _validated(validate: Callable, state: TrainingState) -> tuple[TrainingState, dict]:
     """The validation of the parameters, and the state with the best ones so far."""
-    check = _compiled_validation(validate, bool(state.step.ndim))
-    found = check(state.parameters)
+    if not isinstance(validate, jax.tree_util.Partial):
+        validate = jax.tree_util.Partial(validate)
+    found = _validation(validate, state.parameters, bool(state.step.ndim))
     if "loss" not in found:
         raise ValueError(f"validate: expected a number called 'loss', got {sorted(found)}")
     if found["loss"].shape != state.best.shape:
@@ -334,9 +338,9 @@ def _validated(validate: Callable, state: TrainingState) -> tuple[TrainingState,
     return state, {name: np.asarray(x).tolist() for name, x in found.items()}
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled_validation(validate: Callable, several: bool) -> Callable:
-    return jax.jit(jax.vmap(validate) if several else validate)
+@functools.partial(jax.jit, static_argnames="several")
+def _validation(validate: jax.tree_util.Partial, parameters: Any, several: bool) -> dict:
+    return (jax.vmap(validate) if several else validate)(parameters)
 
 
 def _stopped(state: TrainingState, history: list[dict], patience: int | None) -> bool:

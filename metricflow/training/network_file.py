@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .. import processes
 from .._files import write_atomically
 from .._version import __version__
 from ..discretize.packing import PackedArray, unpack
@@ -43,10 +44,10 @@ def save_network(
     for name, leaf in paths(variables).items():
         if isinstance(leaf, PackedArray):
             packed[name] = {"shape": list(leaf.shape), "bits": leaf.bits}
-            arrays[f"{name}:codes"] = np.asarray(leaf.codes)
-            arrays[f"{name}:scale"] = np.asarray(leaf.scale)
+            arrays[f"{name}:codes"] = processes.on_host(leaf.codes)
+            arrays[f"{name}:scale"] = processes.on_host(leaf.scale)
         else:
-            arrays[name] = np.asarray(leaf)
+            arrays[name] = processes.on_host(leaf)
     for name, array in arrays.items():
         if not np.all(np.isfinite(array.astype(np.float64))):
             raise ValueError(f"{name}: holds values that are not finite; nothing was written")
@@ -61,7 +62,7 @@ def save_network(
     text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
     np.savez(buffer, header=text, **arrays)  # type: ignore[arg-type]
     content = buffer.getvalue()
-    write_atomically(Path(path), content)
+    processes.on_first(lambda: write_atomically(Path(path), content))
     return len(content)
 
 

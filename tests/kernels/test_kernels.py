@@ -81,8 +81,7 @@ def test_applying_a_kernel_never_holds_all_pairs():
 
 
 def test_sharded_rows_give_the_same_numbers(quintic):
-    devices = jax.devices()
-    assert len(devices) == 4
+    assert len(jax.devices()) >= 4
     z, w = points(quintic, 64, 0), points(quintic, 50, 1)
     v = jax.random.normal(jax.random.key(2), (50, 9))
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -709,8 +709,7 @@ def test_a_product_never_holds_the_kernel():
 
 
 def test_sharded_points_give_the_same_numbers():
-    devices = jax.devices()
-    assert len(devices) == 4
+    assert len(jax.devices()) >= 4
     mesh = jax.make_mesh((4,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
     spread = NamedSharding(mesh, PartitionSpec("rows"))
     network = mlp("standard", 0.3)

@@ -1,0 +1,174 @@
+"""The same numbers from 1, 2 and 4 processes, and what happens when one of them is killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import local_processes, quintic_network
+from metricflow import load_metric, processes
+from tests.tolerances import tolerance
+
+from . import member
+
+ROOT = Path(__file__).parent.parent.parent
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",
+    "OMP_NUM_THREADS": "1",
+}
+LIMIT = 300  # seconds, on a busy machine
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    return member.main(folder), folder
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_same_numbers_from_several_processes(alone, tmp_path, count):
+    address = f"localhost:{free_port()}"
+    with (tmp_path / "output").open("w") as output:
+        members = [
+            subprocess.Popen(
+                [sys.executable, member.__file__, str(tmp_path), address, str(count), str(place)],
+                env=ENVIRONMENT,
+                stdout=output,
+                stderr=output,
+            )
+            for place in range(count)
+        ]
+        try:
+            states = [process.wait(LIMIT) for process in members]
+        finally:
+            for process in members:
+                process.kill()
+                process.wait()
+    assert states == [0] * count, (tmp_path / "output").read_text()[-3000:]
+    expected, folder = alone
+    with np.load(tmp_path / "result.npz") as found:
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            bound = tolerance("sum") * np.max(np.abs(value))
+            np.testing.assert_allclose(found[name], value, rtol=0, atol=bound, err_msg=name)
+    # files of one process and of several are the same files
+    metrics = [load_metric(place / "metric.npz") for place in (folder, tmp_path)]
+    np.testing.assert_allclose(
+        metrics[1].coefficients, metrics[0].coefficients, rtol=0, atol=tolerance("sum")
+    )
+    # and a training of several processes goes on with one
+    more = member.trained(tmp_path, member.EPOCHS + 2)
+    reference = member.trained(folder, member.EPOCHS + 2)
+    assert len(more["losses"]) == member.EPOCHS + 2
+    np.testing.assert_allclose(more["w"], reference["w"], rtol=tolerance("sum"))
+
+
+def test_one_process_needs_nobody():
+    assert processes.agreed({"a": [1, 2.5]}) == {"a": [1, 2.5]}
+    with pytest.raises(OSError, match="disk full"):
+        processes.on_first(lambda: (_ for _ in ()).throw(OSError("disk full")))
+    tree = processes.on_host({"x": jax.numpy.arange(3)})
+    assert isinstance(tree["x"], np.ndarray)
+
+
+FLAGS = ["--preset", "smoke", "--epochs", "400"]
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_a_killed_process_is_named_and_the_run_goes_on(tmp_path):
+    """Process 1 of 2 is killed in the middle of a training; one process alone ends the run."""
+    command = [sys.executable, "-m", "experiments.local_processes", "2", "quintic_network"]
+    flags = [*FLAGS, "--out", str(tmp_path), "--name", "killed"]
+    launcher = subprocess.Popen(
+        [*command, *flags], env=ENVIRONMENT, cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    folder = tmp_path / "quintic_network" / "killed"
+    try:
+        limit = time.monotonic() + LIMIT
+        while not list(folder.glob("checkpoints/*/[0-9]*")) and time.monotonic() < limit:
+            assert launcher.poll() is None, launcher.stderr.read()
+            time.sleep(0.05)
+        victims = children(launcher.pid)
+        assert len(victims) == 2
+        os.kill(victims[1], signal.SIGKILL)
+        killed = time.monotonic()
+        _, said = launcher.communicate(timeout=60)
+    finally:
+        launcher.kill()
+        launcher.wait()
+    assert time.monotonic() - killed < 60
+    assert not any(Path(f"/proc/{victim}").exists() for victim in victims)
+    assert launcher.returncode == 128 + signal.SIGKILL
+    assert "process 1 of 2 was killed by SIGKILL" in said
+    assert "go on with --resume" in said
+    assert not (folder / "result.json").exists()
+
+    assert quintic_network.main([*flags, "--resume"]) == 0
+    whole = [*FLAGS, "--out", str(tmp_path), "--name", "whole"]
+    assert quintic_network.main(whole) == 0
+    one, other = result(folder), result(folder.parent / "whole")
+    for name, value in other["summary"].items():
+        if value is not None:
+            assert one["summary"][name]["values"] == pytest.approx(value["values"], rel=1e-3), name
+
+
+def children(parent):
+    """Processes started by a process, in the order in which they were started."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            place, _, rest = entry.read_text().rpartition(")")
+        except OSError:
+            continue
+        if int(rest.split()[1]) == parent:
+            found.append(int(place.split()[0]))
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["0", "quintic_network"], "at least 1 process"),
+        (["2", "quintic_network", "--process-id=1"], "set for each process"),
+    ],
+)
+def test_wrong_arguments_of_the_launcher(arguments, message, capsys):
+    assert local_processes.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--devices", "0"], "--devices: expected at least 1"),
+        (["--devices", "9"], "at most 8 devices, got 9"),
+        (["--processes", "2"], "needs --coordinator"),
+        (["--coordinator", "nowhere", "--processes", "2", "--process-id", "0"], "HOST:PORT"),
+        (["--coordinator", "a:1", "--processes", "2", "--process-id", "2"], "from 0 to N - 1"),
+        (["--coordinator", "a:1", "--devices", "2"], "leave it out"),
+    ],
+)
+def test_wrong_flags(flags, message, tmp_path, capsys):
+    assert quintic_network.main([*FLAGS, "--out", str(tmp_path), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
