@@ -50,7 +50,7 @@ def _residuals(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
 
 def _positive_start(problem: LinearPotential, coefficients: jax.Array) -> jax.Array:
     """The coefficients, or zero (Fubini-Study) if their metric fails at one of the new points."""
-    sound = np.all(np.isfinite(_residuals(problem, coefficients)))
+    sound = bool(jnp.all(jnp.isfinite(_residuals(problem, coefficients))))
     return coefficients if sound else jnp.zeros_like(coefficients)
 
 

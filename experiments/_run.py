@@ -158,24 +158,9 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
     arguments = parser.parse_args(argv)
     _log_to_terminal()
     try:
-        config = module.configure(arguments)
-        folder = arguments.out / experiment / (arguments.name or arguments.preset)
-        if arguments.redraw:
-            module.draw(_stored_result(folder), folder / "figures")
-            return 0
-        with _cluster.connected(arguments), contextlib.ExitStack() as stack:
-            opened = _opened(folder, config, arguments, argv)
-            processes.on_first(lambda: stack.enter_context(opened))
-            result = module.run(config, Record(folder))
-
-            def finish() -> None:
-                command = {"command": _command(experiment, argv)}
-                _write_json(folder / "result.json", result | command)
-                module.draw(_stored_result(folder), folder / "figures")
-
-            processes.on_first(finish)
-            if jax.process_index() == 0:
-                log.info("results: %s", folder)
+        # before anything asks for a device
+        with _cluster.connected(arguments):
+            _conduct(module, experiment, arguments, argv)
         return 0
     except KeyboardInterrupt:
         print("interrupted; go on with --resume", file=sys.stderr)
@@ -185,6 +170,28 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | OSError) else 1
+
+
+def _conduct(
+    module: Any, experiment: str, arguments: argparse.Namespace, argv: Sequence[str] | None
+) -> None:
+    config = module.configure(arguments)
+    folder = arguments.out / experiment / (arguments.name or arguments.preset)
+    if arguments.redraw:
+        module.draw(_stored_result(folder), folder / "figures")
+        return
+    with contextlib.ExitStack() as stack:
+        opened = _opened(folder, config, arguments, argv)
+        processes.on_first(lambda: stack.enter_context(opened))
+        result = module.run(config, Record(folder))
+
+        def finish() -> None:
+            command = {"command": _command(experiment, argv)}
+            _write_json(folder / "result.json", result | command)
+            module.draw(_stored_result(folder), folder / "figures")
+            log.info("results: %s", folder)
+
+        processes.on_first(finish)
 
 
 def configured(arguments: argparse.Namespace, presets: Mapping[str, Config]) -> Config:

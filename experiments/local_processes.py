@@ -1,7 +1,10 @@
 """An experiment as several processes of this machine.
 
-``python -m experiments.local_processes 4 quintic_network --epochs 20``: the processes divide the work as those of several machines would.  If one of them dies it is named, and the others
-are ended; ``--resume`` goes on with the last complete checkpoint, with as many processes or others.
+``python -m experiments.local_processes 4 quintic_network --epochs 20``
+
+The processes divide the work as those of several machines would.  If one of them dies it is named,
+and the others are ended; ``--resume`` goes on with the last complete checkpoint, with as many
+processes or others.
 """
 
 import argparse
@@ -17,7 +20,7 @@ from collections.abc import Sequence
 from typing import IO
 
 _LINES = 5  # of what a process said last
-_PATIENCE = 10.0  # seconds for the others to end by themselves
+_PATIENCE = 5.0  # seconds for each of the others to end by itself
 
 
 def run(count: int, experiment: str, flags: Sequence[str]) -> int:
@@ -28,35 +31,27 @@ def run(count: int, experiment: str, flags: Sequence[str]) -> int:
     """
     if count < 1:
         raise ValueError(f"N: expected at least 1 process, got {count}")
-    own = [flag for flag in flags if flag.split("=")[0] in ("--coordinator", "--process-id")]
-    if own:
-        raise ValueError(f"{own[0]}: is set for each process here; leave it out")
+    taken = [flag for flag in flags if flag.split("=")[0] in ("--coordinator", "--process-id")]
+    if taken:
+        raise ValueError(f"{taken[0]}: is set for each process here; leave it out")
     command = [sys.executable, "-m", f"experiments.{experiment}", *flags]
     address = f"localhost:{_free_port()}"
-    # the first process speaks for all of them; what the others say is kept for when they fail
-    stack = contextlib.ExitStack()
-    errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
-    processes = [
-        subprocess.Popen(
-            [
-                *command,
-                f"--coordinator={address}",
-                f"--processes={count}",
-                f"--process-id={place}",
-            ],
-            stdout=None if place == 0 else subprocess.DEVNULL,
-            stderr=None if place == 0 else errors[place],
-            # processors: collective operations of several devices in one process may wait for
-            # each other for ever
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
-        )
-        for place in range(count)
-    ]
-    try:
-        return _watched(processes, errors)
-    finally:
-        _end(processes)
-        stack.close()
+    with contextlib.ExitStack() as stack:
+        # the first process speaks for all of them; what others say is kept for when they fail
+        errors = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
+        started = []
+        for place, file in enumerate(errors):
+            own = [f"--coordinator={address}", f"--processes={count}", f"--process-id={place}"]
+            process = subprocess.Popen(
+                [*command, *own],
+                stdout=None if place == 0 else subprocess.DEVNULL,
+                stderr=None if place == 0 else file,
+                # of processors: several devices in one process may wait for each other for ever
+                env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+            )
+            stack.callback(_end, process)
+            started.append(process)
+        return _watched(started, errors)
 
 
 def _watched(processes: list[subprocess.Popen], errors: Sequence[IO[bytes]]) -> int:
@@ -83,14 +78,11 @@ def _watched(processes: list[subprocess.Popen], errors: Sequence[IO[bytes]]) -> 
         time.sleep(0.1)
 
 
-def _end(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    limit = time.monotonic() + _PATIENCE
-    for process in processes:
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
         try:
-            process.wait(max(0.0, limit - time.monotonic()))
+            process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -1,6 +1,8 @@
 """Work on many points, or on their pairs, in tiles, so that intermediate results stay small.
 
-Where a mesh is in use (:mod:`metricflow.devices`) each device has tiles of its own rows.
+Where a mesh is in use (:mod:`metricflow.devices`) each device has tiles of its own rows.  Functions
+that need arrays besides the tile get them by :func:`carrying`: jax cannot index arrays of a mesh
+that the program of one device closes over.
 """
 
 from collections.abc import Callable
@@ -8,9 +10,28 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import Partial
 
 from . import devices
 from .devices import AXIS, filled_up
+
+
+def carrying(function: Callable[..., Any], *values: Any) -> Partial:
+    """``function(*values, tile)`` as a function of the tile that has the arrays in values with it.
+
+    What is no array in them, such as a function, becomes part of the program.
+    """
+    leaves, structure = jax.tree.flatten(values)
+    numbers = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+    rest = [None if number else leaf for leaf, number in zip(leaves, numbers, strict=True)]
+
+    def call(arrays: list, *tile: Any) -> Any:
+        found = iter(arrays)
+        both = [next(found) if number else leaf for leaf, number in zip(rest, numbers, strict=True)]
+        return function(*jax.tree.unflatten(structure, both), *tile)
+
+    return Partial(call, [leaf for leaf, number in zip(leaves, numbers, strict=True) if number])
 
 
 def map_tiles(function: Callable[[Any], Any], tree: Any, chunk: int) -> Any:
@@ -19,12 +40,12 @@ def map_tiles(function: Callable[[Any], Any], tree: Any, chunk: int) -> Any:
     All tiles are full, so that one program serves them: the last row fills up the last tile.
     """
 
-    def own(tree: Any) -> Any:
+    def own(tree: Any, function: Partial) -> Any:
         count = _rows(tree)
         found = jax.lax.map(function, _tiles(tree, count, chunk))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], found)
 
-    return devices.by_rows(own, tree)
+    return devices.by_rows(own, tree, whole=(_partial(function),))
 
 
 def fill_tiles(
@@ -37,7 +58,7 @@ def fill_tiles(
     The last tile begins early enough to be full, and repeats some rows of the one before.
     """
 
-    def own(tree: Any) -> jax.Array:
+    def own(tree: Any, function: Partial) -> jax.Array:
         count = _rows(tree)
         size = min(chunk, count)
         if size == count:
@@ -60,7 +81,7 @@ def fill_tiles(
 
         return jax.lax.fori_loop(0, -(-count // size), add, whole)
 
-    return devices.by_rows(own, tree, out_axis=axis)
+    return devices.by_rows(own, tree, whole=(_partial(function),), out_axis=axis)
 
 
 def sum_tiles(function: Callable[..., Any], trees: tuple, chunk: int) -> Any:
@@ -69,7 +90,7 @@ def sum_tiles(function: Callable[..., Any], trees: tuple, chunk: int) -> Any:
     The rows that fill no tile are a smaller one.
     """
 
-    def own(*trees: Any) -> Any:
+    def own(trees: tuple, function: Partial) -> Any:
         count = _rows(trees)
         size = min(chunk, count)
         whole = count // size * size
@@ -85,7 +106,7 @@ def sum_tiles(function: Callable[..., Any], trees: tuple, chunk: int) -> Any:
             total, _ = add(total, jax.tree.map(lambda x: x[whole:], trees))
         return total
 
-    return devices.summed(own, *trees)
+    return devices.summed(own, trees, whole=(_partial(function),))
 
 
 def fold_pairs(
@@ -110,7 +131,7 @@ def fold_pairs(
         columns: a tree of arrays with N2 rows.
         chunk: points in a tile.
     """
-    count2 = _rows(columns)
+    adding, count2 = _partial(add), _rows(columns)
     share = devices.sharing()
     each = -(-count2 // share)
     columns = jax.tree.map(lambda x: filled_up(x, each * share), columns)
@@ -121,18 +142,18 @@ def fold_pairs(
         there = jnp.pad(present, (0, number * size - each)).reshape(number, size)
         return _tiles(columns, each, chunk), there
 
-    def over(total: Any, row: Any, tiles: tuple) -> Any:
+    def over(add: Partial, total: Any, row: Any, tiles: tuple) -> Any:
         return jax.lax.scan(lambda total, tile: (add(total, row, *tile), None), total, tiles)[0]
 
     if share == 1:
         tiles = cut(columns, present)
 
         def alone(rows: Any) -> Any:
-            return finish(over(start(rows), rows, tiles))
+            return finish(over(adding, start(rows), rows, tiles))
 
         return map_tiles(alone, rows, chunk)
 
-    def own(rows: Any, columns: Any, present: jax.Array) -> Any:
+    def own(rows: Any, columns: Any, present: jax.Array, adding: Partial) -> Any:
         count1 = _rows(rows)
         row_tiles = _tiles(rows, count1, chunk)
         ring = [(k, (k + 1) % share) for k in range(share)]
@@ -140,7 +161,9 @@ def fold_pairs(
         def turn(_: Any, carry: tuple) -> tuple:
             totals, columns, present = carry
             tiles = cut(columns, present)
-            totals = jax.lax.map(lambda pair: over(pair[0], pair[1], tiles), (totals, row_tiles))
+            totals = jax.lax.map(
+                lambda pair: over(adding, pair[0], pair[1], tiles), (totals, row_tiles)
+            )
             return totals, *jax.lax.ppermute((columns, present), AXIS, ring)
 
         begin = (jax.lax.map(start, row_tiles), columns, present)
@@ -153,8 +176,12 @@ def fold_pairs(
     count1 = _rows(rows)
     total = -(-count1 // share) * share
     rows = jax.tree.map(lambda x: filled_up(x, total), rows)
-    found = devices.on_each(own, rows, columns, present)
+    found = devices.on_each(own, rows, columns, present, whole=(adding,))
     return jax.tree.map(lambda x: x[:count1] if total > count1 else x, found)
+
+
+def _partial(function: Callable[..., Any]) -> Partial:
+    return function if isinstance(function, Partial) else Partial(function)
 
 
 def _rows(tree: Any) -> int:

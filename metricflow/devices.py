@@ -93,56 +93,75 @@ def everywhere(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _placed(leaf, PartitionSpec()), tree)
 
 
-def by_rows(function: Callable[..., Any], *trees: Any, axis: int = 0, out_axis: int = 0) -> Any:
+def by_rows(
+    function: Callable[..., Any],
+    *trees: Any,
+    whole: tuple = (),
+    axis: int = 0,
+    out_axis: int = 0,
+) -> Any:
     """``function`` of the rows of each device, the results joined: the work of rows divided.
 
     Args:
-        function: of trees like the given ones, with fewer rows; its results have a row for each.
+        function: of trees like the given ones, with fewer rows, and of ``whole``; its results have
+            a row for each.
         trees: arrays with the rows along ``axis``; the last row fills up those of the last devices.
+        whole: more arguments, the same for all devices.  (jax cannot index arrays of a mesh that a
+            divided function closes over.)
         axis, out_axis: where the rows are in what comes and in what goes.
     """
     count = sharing()
     if count == 1:
-        return function(*trees)
+        return function(*trees, *whole)
     rows = jax.tree.leaves(trees)[0].shape[axis]
     total = -(-rows // count) * count
     filled = jax.tree.map(lambda x: filled_up(x, total, axis), trees)
-    found = on_each(function, *filled, axis=axis, out_axis=out_axis)
+    found = on_each(function, *filled, whole=whole, axis=axis, out_axis=out_axis)
     if total == rows:
         return found
     return jax.tree.map(lambda x: jax.lax.slice_in_dim(x, 0, rows, axis=out_axis), found)
 
 
-def on_each(function: Callable[..., Any], *trees: Any, axis: int = 0, out_axis: int = 0) -> Any:
-    """``function`` of the rows of each device; their number is a multiple of the devices'."""
-    return jax.shard_map(
-        function, in_specs=_along(axis), out_specs=_along(out_axis), check_vma=False
-    )(*trees)
+def on_each(
+    function: Callable[..., Any],
+    *trees: Any,
+    whole: tuple = (),
+    axis: int = 0,
+    out_axis: int = 0,
+) -> Any:
+    """Like :func:`by_rows` for a number of rows that is a multiple of the devices'."""
+    specs = (_along(axis),) * len(trees) + (PartitionSpec(),) * len(whole)
+    return jax.shard_map(function, in_specs=specs, out_specs=_along(out_axis), check_vma=False)(
+        *trees, *whole
+    )
 
 
-def summed(function: Callable[..., Any], *trees: Any) -> Any:
+def summed(function: Callable[..., Any], tree: Any, whole: tuple = ()) -> Any:
     """``function`` of the rows of each device, the results added up.
 
     Args:
-        function: of trees like the given ones, with fewer rows; its results are sums over them.
-        trees: arrays with the rows first.
+        function: of a tree like the given one, with fewer rows, and of ``whole``; its results are
+            sums over them.
+        tree: arrays with the rows first.
+        whole: more arguments, the same for all devices.
     """
     count = sharing()
     if count == 1:
-        return function(*trees)
-    rows = len(jax.tree.leaves(trees)[0])
-    whole = rows // count * count
+        return function(tree, *whole)
+    rows = len(jax.tree.leaves(tree)[0])
+    even = rows // count * count
 
-    def own(*trees: Any) -> Any:
-        return jax.lax.psum(function(*trees), AXIS)
+    def own(tree: Any, *whole: Any) -> Any:
+        found = jax.lax.psum(function(tree, *whole), AXIS)
+        return jax.tree.map(lambda x: x[None], found)
 
     total = None
-    if whole:
-        divided = jax.shard_map(own, in_specs=_along(0), out_specs=PartitionSpec(), check_vma=False)
-        total = divided(*jax.tree.map(lambda x: x[:whole], trees))
-    if whole == rows:
+    if even:
+        found = on_each(own, jax.tree.map(lambda x: x[:even], tree), whole=whole)
+        total = jax.tree.map(lambda x: x[0], found)
+    if even == rows:
         return total
-    rest = function(*jax.tree.map(lambda x: x[whole:], trees))
+    rest = function(jax.tree.map(lambda x: x[even:], tree), *whole)
     return rest if total is None else jax.tree.map(jnp.add, total, rest)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Complex, Float
 from . import _checks
 from ._checks import AnyArray
 from ._pytree import is_opaque
-from ._tiles import map_tiles
+from ._tiles import carrying, map_tiles
 from .energies import volume_ratio_eta
 from .geometry import (
     Hypersurface,
@@ -208,14 +208,14 @@ def kaehler_defect(metric: Metric, points: Points, *, chunk: int = 256) -> Float
 
 
 def _kaehler_defect(metric: Metric, points: Points, chunk: int) -> Array:
-    def at(tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    def at(metric: Metric, tile: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         z, chart, jacobian = tile
         both = real_derivatives(lambda w: metric(w, chart), z, jacobian)
         real, imaginary = jnp.split(both, 2)
         derivative = ((real - 1j * imaginary) / 2).swapaxes(0, 1)
         return metric(z, chart), derivative - derivative.swapaxes(1, 2)
 
-    g, torsion = map_tiles(at, (points.z, points.chart, points.pullback), chunk)
+    g, torsion = map_tiles(carrying(at, metric), (points.z, points.chart, points.pullback), chunk)
     inverse = hermitian_inverse(g)
     # with g[a, b] = g_(a bbar), the inverse matrix carries the indices (bbar, a)
     square = jnp.einsum(

@@ -32,7 +32,8 @@ def both(function, count, *arguments):
     alone = jax.tree.map(np.asarray, function(*arguments))
     with jax.set_mesh(devices.mesh(count)):
         assert devices.sharing() == count
-        together = function(*arguments)
+        # as if they had been made here: jax treats arrays that are on a mesh differently
+        together = function(*devices.everywhere(arguments))
     return alone, together
 
 

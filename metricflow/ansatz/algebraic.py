@@ -18,7 +18,7 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from ..geometry import Hypersurface, Points
 from .global_metric import GlobalMetric
 from .jets import holomorphic_monomials
@@ -81,14 +81,15 @@ def section_jets(
     """
     norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)
 
-    def at(point: tuple[Points, Array]) -> Array:
+    def at(sections: Sections, point: tuple[Points, Array]) -> Array:
         one, scale = jax.tree.map(lambda x: x[None], point)
         value, slope = holomorphic_monomials(jnp.asarray(sections.exponents), sections.degree, one)
         jet = jnp.concatenate([value[:, None], slope], axis=1)[..., 0] / scale
         jet = jnp.asarray(sections.transform).astype(jet.dtype) @ jet
         return jnp.concatenate([jet.real, jet.imag])
 
-    return jnp.moveaxis(map_tiles(jax.vmap(at), (points, norm), chunk), 0, -1)
+    function = carrying(jax.vmap(at, (None, 0)), sections)
+    return jnp.moveaxis(map_tiles(function, (points, norm), chunk), 0, -1)
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
@@ -98,12 +99,12 @@ def section_values(
     """s / |z|^k at points, shape (S, N)."""
     norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)
 
-    def at(point: tuple[Points, Array]) -> Array:
+    def at(sections: Sections, point: tuple[Points, Array]) -> Array:
         one, scale = jax.tree.map(lambda x: x[None], point)
         value, _ = holomorphic_monomials(jnp.asarray(sections.exponents), sections.degree, one)
         return jnp.asarray(sections.transform).astype(value.dtype) @ value[:, 0] / scale
 
-    return map_tiles(jax.vmap(at), (points, norm), chunk).T
+    return map_tiles(carrying(jax.vmap(at, (None, 0)), sections), (points, norm), chunk).T
 
 
 def hermitian_form(parameters: Float[Array, "s s"]) -> Complex[Array, "s s"]:
@@ -230,8 +231,9 @@ class AlgebraicMetric(GlobalMetric):
     def at(self, points: Points) -> Array:
         """g at points in their charts, shape (N, n, n)."""
 
-        def one(point: Points) -> Array:
-            jets = section_jets(self.sections, jax.tree.map(lambda x: x[None], point))
-            return algebraic_metric(jnp.asarray(self.parameters), jets, self.sections.degree)[0]
+        def one(metric: AlgebraicMetric, point: Points) -> Array:
+            jets = section_jets(metric.sections, jax.tree.map(lambda x: x[None], point))
+            parameters = jnp.asarray(metric.parameters)
+            return algebraic_metric(parameters, jets, metric.sections.degree)[0]
 
-        return map_tiles(jax.vmap(one), points, 1024)
+        return map_tiles(carrying(jax.vmap(one, (None, 0)), self), points, 1024)

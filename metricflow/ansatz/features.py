@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from ..geometry import Points
 from .jets import jet_size
 from .spectral import SpectralBasis, basis_jets
@@ -24,10 +24,10 @@ def feature_jets(
 ) -> Float[Array, "b f c"]:
     """The features y of every point with first and mixed second derivatives, (N, F, 1+2n+n^2)."""
 
-    def at(tile: Points) -> Array:
+    def at(basis: SpectralBasis, tile: Points) -> Array:
         return jnp.moveaxis(basis_jets(basis, tile), -1, 0)
 
-    return map_tiles(at, points, chunk)
+    return map_tiles(carrying(at, basis), points, chunk)
 
 
 def composed_jet(

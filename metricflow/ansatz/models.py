@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .._pytree import register_dataclass
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from ..geometry import (
     FubiniStudyMetric,
     Hypersurface,
@@ -256,7 +256,7 @@ class ComponentMetric(GlobalMetric):
 
 @jax.jit
 def _prepared(model: ComponentModel, points: Points) -> ComponentData:
-    return map_tiles(model._prepare, points, _TILE)
+    return map_tiles(carrying(type(model)._prepare, model), points, _TILE)
 
 
 def real_coordinates(z: Complex[Array, "*b k"]) -> Float[Array, "*b f"]:

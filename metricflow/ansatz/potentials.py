@@ -14,7 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, hermitian_pack
 from .features import composed_hessian, feature_jets
 from .global_metric import GlobalMetric
@@ -155,10 +155,11 @@ class KernelPotentialMetric(FeaturePotential):
         dim = self.manifold.dim
         centres, coefficients = jnp.asarray(self.centres), jnp.asarray(self.coefficients)
 
-        def at(one: Array) -> Array:
-            return coefficients @ _kernel_hessian(one, centres, self.width, dim)
+        def at(centres: Array, coefficients: Array, width: Array, tile: Array) -> Array:
+            second = jax.vmap(_kernel_hessian, (0, None, None, None))(tile, centres, width, dim)
+            return jnp.einsum("k,xkh->xh", coefficients, second)
 
-        return map_tiles(jax.vmap(at), features, 64).T
+        return map_tiles(carrying(at, centres, coefficients, self.width), features, 64).T
 
 
 def network_hessians(
@@ -203,10 +204,11 @@ def kernel_hessians(
     With u = y - y_b: K (-u . ddbar y - dy . dbar y + (u . dy)(u . dbar y) / s^2) / s^2.
     """
 
-    def at(one: Array) -> Array:
-        return _kernel_hessian(one, jnp.asarray(centres), width, dim)
+    def at(centres: Array, width: Array, tile: Array) -> Array:
+        return jax.vmap(_kernel_hessian, (0, None, None, None))(tile, centres, width, dim)
 
-    return jnp.moveaxis(map_tiles(jax.vmap(at), features, chunk), 0, -1)
+    function = carrying(at, jnp.asarray(centres), width)
+    return jnp.moveaxis(map_tiles(function, features, chunk), 0, -1)
 
 
 @functools.partial(jax.jit, static_argnames=("dim", "chunk"))
@@ -220,14 +222,15 @@ def kernel_jets(
 ) -> Float[Array, "m c b"]:
     """The jets of K(y(x), y_b) for all centres b: shape (B, 1 + 2n + n^2, N)."""
 
-    def at(one: Array) -> Array:
-        u = one[:, 0] - jnp.asarray(centres)
+    def at(centres: Array, width: Array, one: Array) -> Array:
+        u = one[:, 0] - centres
         kernel = jnp.exp(-jnp.sum(u**2, axis=1) / (2 * width**2))[:, None]
         slope = -kernel * (u @ one[:, 1 : 1 + 2 * dim]) / width**2
-        hessian = _kernel_hessian(one, jnp.asarray(centres), width, dim)
+        hessian = _kernel_hessian(one, centres, width, dim)
         return jnp.concatenate([kernel, slope, hessian], axis=1)
 
-    return jnp.moveaxis(map_tiles(jax.vmap(at), features, chunk), 0, -1)
+    function = carrying(jax.vmap(at, (None, None, 0)), jnp.asarray(centres), width)
+    return jnp.moveaxis(map_tiles(function, features, chunk), 0, -1)
 
 
 def _kernel_hessian(one: Array, centres: Array, width: AnyArray | float, dim: int) -> Array:

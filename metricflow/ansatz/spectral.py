@@ -19,7 +19,7 @@ from jaxtyping import Array, Complex, Float, Int
 from .. import _checks, devices, processes
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from .._tiles import fill_tiles, map_tiles
+from .._tiles import carrying, fill_tiles, map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, points_at
 from .global_metric import GlobalMetric
 from .jets import (
@@ -209,7 +209,7 @@ def basis_hessians(
 
 @functools.partial(jax.jit, static_argnames="chunk")
 def _divided_hessians(basis: SpectralBasis, points: Points, chunk: int) -> Array:
-    return fill_tiles(functools.partial(_tile_hessians, basis), points, chunk, axis=2)
+    return fill_tiles(carrying(_tile_hessians, basis), points, chunk, axis=2)
 
 
 @jax.jit
@@ -241,12 +241,12 @@ class SpectralMetric(GlobalMetric):
         """g at points in their charts, shape (N, n, n)."""
         dim = self.manifold.dim
 
-        def correction(tile: Points) -> Array:
-            components = hessian_components(basis_jets(self.basis, tile), dim)
-            total = jnp.einsum("k,khx->hx", jnp.asarray(self.coefficients), components)
+        def correction(metric: SpectralMetric, tile: Points) -> Array:
+            components = hessian_components(basis_jets(metric.basis, tile), dim)
+            total = jnp.einsum("k,khx->hx", jnp.asarray(metric.coefficients), components)
             return components_to_hermitian(total, dim)
 
-        return fubini_study_metric(points) + map_tiles(correction, points, _TILE)
+        return fubini_study_metric(points) + map_tiles(carrying(correction, self), points, _TILE)
 
     def potential(self, z: Complex[AnyArray, "*b k"]) -> Float[Array, "*b"]:
         """phi at z, a function on the hypersurface."""

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._pytree import register_dataclass
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from ..ansatz.algebraic import algebraic_metric
 from ..ansatz.jets import components_to_hermitian, hermitian_dual
 from ..ansatz.models import ComponentInputs, ComponentModel
@@ -88,7 +88,7 @@ class NetworkPotential:
         dim = g.shape[-1]
         dual = hermitian_dual(hermitian_inverse(g)).T
 
-        def row(point: tuple[Array, Array]) -> Array:
+        def row(parameters: Any, point: tuple[Array, Array]) -> Array:
             features, weights = point
 
             def trace(theta: Any) -> Array:
@@ -96,7 +96,8 @@ class NetworkPotential:
 
             return jax.flatten_util.ravel_pytree(jax.grad(trace)(parameters))[0]
 
-        rows = map_tiles(jax.vmap(row), (self.features, dual), chunk)
+        by_point = carrying(jax.vmap(row, (None, 0)), parameters)
+        rows = map_tiles(by_point, (self.features, dual), chunk)
         weight = self.points.weight / jnp.sum(self.points.weight)
         centred = rows - weight @ rows
         return monge_ampere_residuals(g, self.points), jnp.sqrt(weight)[:, None] * centred

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .._pytree import register_dataclass
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from ..ansatz.features import composed_jet
 from ..geometry import Points
 from .monge_ampere import LinearPotential, NetworkPotential
@@ -78,11 +78,13 @@ class NetworkTangents(NetworkPotential):
         flat, unravel = jax.flatten_util.ravel_pytree(parameters)
         apply = getattr(self.network, "apply", self.network)
 
-        def at(one: Array) -> Array:
+        def at(flat: Array, one: Array) -> Array:
             def jet(theta: Array) -> Array:
                 return composed_jet(lambda y: apply(unravel(theta), y), one, dim)
 
             return jax.jacrev(jet)(flat)
 
-        found = map_tiles(jax.vmap(at), self.features, chunk)  # (N, c, P)
+        found = map_tiles(
+            carrying(jax.vmap(at, (None, 0)), flat), self.features, chunk
+        )  # (N, c, P)
         return jnp.moveaxis(found, 0, -1).swapaxes(0, 1)

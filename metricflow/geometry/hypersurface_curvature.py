@@ -14,7 +14,7 @@ from jaxtyping import Array, Complex, Float
 
 from .. import _checks
 from .._pytree import is_opaque
-from .._tiles import map_tiles
+from .._tiles import carrying, map_tiles
 from .hermitian import hermitian_determinant, hermitian_frame
 from .hypersurface import Hypersurface, gradient
 from .kaehler_curvature import chern_curvature, mixed_derivatives
@@ -125,7 +125,7 @@ def _map_points(
     points: Points,
     chunk: int,
 ) -> Array:
-    return map_tiles(lambda tile: function(metric, tile), points, chunk)
+    return map_tiles(carrying(function, metric), points, chunk)
 
 
 _map_points_compiled = jax.jit(_map_points, static_argnums=(0, 3))

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Num
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import register_dataclass
-from .._tiles import fold_pairs
+from .._tiles import carrying, fold_pairs
 from ..geometry import nearest_neighbour
 from .radial import Delta
 
@@ -212,7 +212,11 @@ def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chun
         )
 
     def add(
-        so_far: tuple[Array, Array, Array], z: Array, column: tuple[Array, Array], there: Array
+        kernel: Any,
+        so_far: tuple[Array, Array, Array],
+        z: Array,
+        column: tuple[Array, Array],
+        there: Array,
     ) -> tuple[Array, Array, Array]:
         total, size, top = so_far
         w, u = column
@@ -236,7 +240,7 @@ def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chun
         total, size, _ = found
         return total / size[:, None] if normalise else total
 
-    return fold_pairs(start, add, finish, z1, (z2, v), chunk)
+    return fold_pairs(start, carrying(add, kernel), finish, z1, (z2, v), chunk)
 
 
 def _check_sets(kernel: Any, z1: AnyArray, z2: AnyArray) -> tuple[Array, Array]:

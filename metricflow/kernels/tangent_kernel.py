@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 from .. import _checks
 from .._checks import AnyArray
 from .._pytree import is_opaque, register_dataclass
-from .._tiles import fill_tiles, map_tiles, sum_tiles
+from .._tiles import carrying, fill_tiles, map_tiles, sum_tiles
 from ..ansatz import one_point
 from .tangents import (
     Factor,
@@ -275,28 +275,34 @@ def _tiled(
     apply_fn, preconditioner = unwrapped(apply_fn), unwrapped(preconditioner)
     x2 = x1 if x2 is None else x2
 
-    def right(x: Any) -> list[Factor]:
+    def right(apply_fn: Any, params: Any, x: Any) -> list[Factor]:
         return tangents(apply_fn, params, x, whole=preconditioner is not None)
 
-    chunk = _points_at_once(right, x2) if chunk is None else chunk
+    if chunk is None:
+        chunk = _points_at_once(functools.partial(right, apply_fn, params), x2)
     fits = row_count(x2) <= chunk
-    kept = right(x2) if fits else None
+    kept = right(apply_fn, params, x2) if fits else x2
 
-    def rows(x: Any) -> Array:
+    def rows(apply_fn: Any, params: Any, preconditioner: Any, kept: Any, x: Any) -> Array:
         left = tangents(apply_fn, params, x, preconditioner)
         if fits:
             return gram(left, kept)
-        found = map_tiles(lambda y: jnp.moveaxis(gram(left, right(y)), 1, 0), x2, chunk)
+
+        def columns(apply_fn: Any, params: Any, left: list[Factor], y: Any) -> Array:
+            return jnp.moveaxis(gram(left, right(apply_fn, params, y)), 1, 0)
+
+        found = map_tiles(carrying(columns, apply_fn, params, left), kept, chunk)
         return jnp.moveaxis(found, 0, 1)
 
-    return fill_tiles(rows, x1, min(_ROWS, chunk))
+    function = carrying(rows, apply_fn, params, preconditioner, kept)
+    return fill_tiles(function, x1, min(_ROWS, chunk))
 
 
 @jax.jit
 def _diagonal(apply_fn: Any, params: Any, x: Any, preconditioner: Any) -> Array:
     apply_fn, preconditioner = unwrapped(apply_fn), unwrapped(preconditioner)
 
-    def blocks(x: Any) -> Array:
+    def blocks(apply_fn: Any, params: Any, preconditioner: Any, x: Any) -> Array:
         left = tangents(apply_fn, params, x, preconditioner)
         right = left
         if preconditioner is not None:
@@ -308,7 +314,7 @@ def _diagonal(apply_fn: Any, params: Any, x: Any, preconditioner: Any) -> Array:
         return total
 
     few = min(_points_at_once(lambda y: tangents(apply_fn, params, y, preconditioner), x), 1024)
-    return map_tiles(blocks, x, few)
+    return map_tiles(carrying(blocks, apply_fn, params, preconditioner), x, few)
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
@@ -318,27 +324,26 @@ def _product(
     gradient = _pulled_back(apply_fn, params, x2, v, chunk)
     preconditioner = unwrapped(preconditioner)
     step = gradient if preconditioner is None else preconditioner(gradient)
-    apply = one_point(unwrapped(apply_fn))
 
-    def forward(x: Any) -> Array:
+    def forward(apply_fn: Any, params: Any, step: Any, x: Any) -> Array:
         def outputs(p: Any) -> Array:
-            return jax.vmap(apply, in_axes=(None, 0))(p, x)
+            return jax.vmap(one_point(apply_fn), in_axes=(None, 0))(p, x)
 
         return jax.jvp(outputs, (params,), (step,))[1]
 
-    return map_tiles(forward, x1, chunk)
+    return map_tiles(carrying(forward, unwrapped(apply_fn), params, step), x1, chunk)
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
 def _pulled_back(apply_fn: Any, params: Any, x: Any, v: Array, chunk: int) -> Any:
     """J(x)^T v, summed over tiles."""
-    apply = one_point(unwrapped(apply_fn))
 
-    def pull(x: Any, v: Array) -> Any:
-        value, pull_back = jax.vjp(lambda p: jax.vmap(apply, in_axes=(None, 0))(p, x), params)
+    def pull(apply_fn: Any, params: Any, x: Any, v: Array) -> Any:
+        apply = jax.vmap(one_point(apply_fn), in_axes=(None, 0))
+        value, pull_back = jax.vjp(lambda p: apply(p, x), params)
         return direction(pull_back(v.astype(value.dtype))[0])
 
-    return sum_tiles(pull, (x, v), chunk)
+    return sum_tiles(carrying(pull, unwrapped(apply_fn), params), (x, v), chunk)
 
 
 def _gram(left: list[Factor], right: list[Factor]) -> Array:

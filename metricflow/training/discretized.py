@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, Integer
 
 from .. import _checks, devices
-from .._tiles import sum_tiles
+from .._tiles import carrying, sum_tiles
 from ..data import translate
 from ..discretize.layers import quantized_activations
 from ..discretize.policy import Policy, joined, split_kernels
@@ -249,13 +249,16 @@ def _evaluate(
     data: Any,
     chunk: int,
 ) -> dict[str, Array]:
-    def one_seed(parameters: NetworkParameters) -> dict[str, Array]:
+    def one_seed(parameters: NetworkParameters, reference: Array, data: Any) -> dict[str, Array]:
         variables = training.recalibrated(training.variables(parameters), reference)
         images, labels = data["images"], data["labels"]
-        sums = sum_tiles(functools.partial(training.scores, variables), (images, labels), chunk)
+        sums = sum_tiles(carrying(training.scores, variables), (images, labels), chunk)
         return jax.tree.map(lambda x: x / len(labels), sums)
 
-    return devices.by_rows(jax.vmap(one_seed), parameters) if several else one_seed(parameters)
+    if several:
+        lanes = jax.vmap(one_seed, (0, None, None))
+        return devices.everywhere(devices.by_rows(lanes, parameters, whole=(reference, data)))
+    return one_seed(parameters, reference, data)
 
 
 def _cross_entropy(logits: Array, labels: Array) -> Array:

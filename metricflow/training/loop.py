@@ -298,7 +298,7 @@ def _advance(
     rows = len(jax.tree.leaves(data)[0])
     per_epoch = rows // training.batch_size
 
-    def one_seed(state: TrainingState) -> tuple[TrainingState, TrainingInfo]:
+    def one_seed(state: TrainingState, data: Any) -> tuple[TrainingState, TrainingInfo]:
         epoch, place = state.step // per_epoch, state.step % per_epoch
         order = jax.random.permutation(jax.random.fold_in(state.key, epoch), rows)
         batches = order[: per_epoch * training.batch_size].reshape(per_epoch, -1)
@@ -310,10 +310,10 @@ def _advance(
         return jax.lax.scan(step, state, wanted)
 
     if state.step.ndim:
-        state, info = devices.by_rows(jax.vmap(one_seed), state)
+        state, info = devices.by_rows(jax.vmap(one_seed, (0, None)), state, whole=(data,))
         info = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), info)
         return devices.everywhere((state, info))
-    return one_seed(state)
+    return one_seed(state, data)
 
 
 def _validated(validate: Callable, state: TrainingState) -> tuple[TrainingState, dict]:

@@ -173,12 +173,14 @@ def test_every_preset_makes_a_step(preset):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("preset", rf_dnn_images.PRESETS)
-def test_every_preset_runs_shortened(preset, tmp_path):
+def test_every_preset_runs_shortened(preset, tmp_path, monkeypatch):
+    """From the data set to figures, with images of 64 pixels in place of ImageNet's 224."""
+    monkeypatch.setattr(_image_training, "_STREAM_SIDE", 64)
     config = config_of("--preset", preset)
     folder = tmp_path / "images"
     rng = np.random.default_rng(0)
     if config.data == "imagenet":
-        folder_of_images(folder, size=224)
+        folder_of_images(folder, size=80)
     elif config.data != "digits":
         # enough for a split in which every class is on both sides
         getattr(files, f"write_{config.data}")(
