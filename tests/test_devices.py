@@ -305,7 +305,8 @@ def test_gradients_through_divided_work(count):
     @jax.jit
     def slope(p):
         def loss(p):
-            return jnp.sum(_tiles.map_tiles(lambda t: jnp.sin(p * t), x, 3) ** 2)
+            wave = _tiles.carrying(lambda p, t: jnp.sin(p * t), p)
+            return jnp.sum(_tiles.map_tiles(wave, x, 3) ** 2)
 
         return jax.grad(loss)(p)
 
