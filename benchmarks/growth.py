@@ -104,22 +104,24 @@ def _ntk_product(points: int) -> Callable[[], Any]:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Affine:
+class Affine:
     """A theta - b, with its Jacobian at hand."""
 
     matrix: jax.Array
     target: jax.Array
 
     def residuals(self, theta: jax.Array) -> jax.Array:
+        """r(theta)."""
         return self.matrix @ theta - self.target
 
     def jacobian(self, theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """r and dr/dtheta."""
         return self.residuals(theta), self.matrix
 
 
 def _gauss_newton(samples: int, parameters: int, solver: str) -> Callable[[], Any]:
     keys = jax.random.split(jax.random.key(0))
-    problem = _Affine(
+    problem = Affine(
         jax.random.normal(keys[0], (samples, parameters)), jax.random.normal(keys[1], (samples,))
     )
     method = GaussNewton(solver=solver)

@@ -61,9 +61,10 @@ CONTENT = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (CONTENT[:4], "4 bytes"),
         (struct.pack(">BBBBII", 0, 0, 14, 2, 2**32 - 1, 2**32 - 1), "12 bytes, expected 1475"),
         (b"\x1f\x8b" + CONTENT, "cannot be unpacked by gzip"),
-        (gzip.compress(CONTENT)[:-9], "cannot be unpacked by gzip"),
-        (gzip.compress(CONTENT[:-1]), "39 bytes, expected 40"),
+        (gzip.compress(CONTENT, mtime=0)[:-9], "cannot be unpacked by gzip"),
+        (gzip.compress(CONTENT[:-1], mtime=0), "39 bytes, expected 40"),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_a_damaged_file_is_named(tmp_path, content, message):
     (tmp_path / "array").write_bytes(content)
