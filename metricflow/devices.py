@@ -127,13 +127,19 @@ def on_each(
     *trees: Any,
     whole: tuple = (),
     axis: int = 0,
-    out_axis: int = 0,
+    out_axis: int | tuple[int | None, ...] | None = 0,
 ) -> Any:
-    """Like :func:`by_rows` for a number of rows that is a multiple of the devices'."""
+    """Like :func:`by_rows` for a number of rows that is a multiple of the devices'.
+
+    ``out_axis`` is None for results that are the same on all devices, and may be a tuple.
+    """
     specs = (_along(axis),) * len(trees) + (PartitionSpec(),) * len(whole)
-    return jax.shard_map(function, in_specs=specs, out_specs=_along(out_axis), check_vma=False)(
-        *trees, *whole
-    )
+    if isinstance(out_axis, tuple):
+        out_specs: Any = tuple(_along(place) for place in out_axis)
+    else:
+        out_specs = _along(out_axis)
+    divided = jax.shard_map(function, in_specs=specs, out_specs=out_specs, check_vma=False)
+    return divided(*trees, *whole)
 
 
 def summed(function: Callable[..., Any], tree: Any, whole: tuple = ()) -> Any:
@@ -152,13 +158,11 @@ def summed(function: Callable[..., Any], tree: Any, whole: tuple = ()) -> Any:
     even = rows // count * count
 
     def own(tree: Any, *whole: Any) -> Any:
-        found = jax.lax.psum(function(tree, *whole), AXIS)
-        return jax.tree.map(lambda x: x[None], found)
+        return jax.lax.psum(function(tree, *whole), AXIS)
 
     total = None
     if even:
-        found = on_each(own, jax.tree.map(lambda x: x[:even], tree), whole=whole)
-        total = jax.tree.map(lambda x: x[0], found)
+        total = on_each(own, jax.tree.map(lambda x: x[:even], tree), whole=whole, out_axis=None)
     if even == rows:
         return total
     rest = function(jax.tree.map(lambda x: x[even:], tree), *whole)
@@ -180,5 +184,5 @@ def _placed(leaf: Any, spec: PartitionSpec) -> jax.Array:
     return jax.device_put(leaf, NamedSharding(jax.sharding.get_mesh(), spec))
 
 
-def _along(axis: int) -> PartitionSpec:
-    return PartitionSpec(*[None] * axis, AXIS)
+def _along(axis: int | None) -> PartitionSpec:
+    return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)

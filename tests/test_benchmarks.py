@@ -3,11 +3,13 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import _report, growth
+from benchmarks import _operations, _report, growth, weak_scaling
+from metricflow import devices
 
 
 def test_exponents_of_powers():
@@ -84,3 +86,84 @@ def test_wrong_arguments(arguments, message, tmp_path, capsys):
     assert benchmarks.main([*arguments, "--out", str(out)]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def counted(function, *arguments, count=1):
+    return _operations.count(jax.jit(function).lower(*arguments).compile().as_text(), count)
+
+
+def test_operations_of_loops():
+    """A loop in a loop: 5 times 3 products of 16 x 16 matrices, and 16^2 sums in between."""
+
+    def function(x):
+        def inner(x, _):
+            return x @ x, None
+
+        def outer(x, _):
+            return jax.lax.scan(inner, x, length=3)[0] + 1, None
+
+        return jax.lax.scan(outer, x, length=5)[0]
+
+    found = counted(function, jnp.eye(16))
+    products, sums = 5 * 3 * 2 * 16**3, 5 * 16**2
+    # the counters of the loops are operations too
+    assert products + sums <= found.flops <= products + sums + 200
+    assert (found.sent, found.open_loops) == (0, 0)
+
+
+def test_operations_without_loops():
+    x = jnp.ones((40, 6))
+    assert counted(lambda x: jnp.sin(x) * 2, x).flops == 2 * 240
+    assert counted(lambda x: jnp.einsum("ij,kj->ik", x, x[:7]), x).flops == 2 * 40 * 7 * 6
+    complex_ = counted(lambda z: z @ z.T, x + 1j)
+    assert complex_.flops == 8 * 40 * 40 * 6
+    total = counted(jnp.sum, x).flops
+    assert 240 <= total <= 300
+    factors = counted(lambda x: jnp.linalg.qr(x), x).flops
+    assert 4 * 40 * 36 <= factors <= 5 * 40 * 36
+
+
+def test_a_loop_of_unknown_length_counts_once():
+    def function(x):
+        return jax.lax.while_loop(lambda x: x[0, 0] > 0.1, lambda x: x @ x, x)
+
+    found = counted(function, jnp.eye(8) / 2)
+    assert found.open_loops == 1
+    assert 2 * 8**3 <= found.flops <= 2 * 8**3 + 10
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_messages(count):
+    x = jnp.ones((8, 10))
+
+    def added(x):
+        return devices.summed(lambda x: jnp.sum(x, axis=0), x)
+
+    def turned(x):
+        ring = [(k, (k + 1) % count) for k in range(count)]
+        return devices.on_each(lambda x: jax.lax.ppermute(x, devices.AXIS, ring), x)
+
+    with jax.set_mesh(devices.mesh(count)):
+        assert counted(added, x, count=count).sent == 2 * (count - 1) / count * 10 * 8
+        assert counted(turned, x, count=count).sent == 8 // count * 10 * 8
+
+
+def test_weak_scaling_as_it_should_be():
+    """Work of a device: constant, but for pairs, of which there are more."""
+    found = weak_scaling.rows(40, 4, counts=(1, 2))
+    for row in found:
+        one, two = row["by_devices"]
+        assert one["sent"] == 0
+        assert two["points"] == 80
+        growth = two["flops"] / one["flops"]
+        if row["name"] == "step of a kernel flow":
+            assert growth == pytest.approx(2, rel=0.1)
+            # coordinates, values and a flag of each column, once a turn
+            assert two["sent"] == pytest.approx(2 * 40 * (5 * 8 + 9 * 4 + 1), rel=0.05)
+        elif "QR" not in row["name"]:
+            assert growth == pytest.approx(1, rel=0.1)
+
+
+def test_a_text_that_is_no_program():
+    with pytest.raises(ValueError, match="entry computation"):
+        _operations.count("nothing", 1)

@@ -305,11 +305,12 @@ def _tall_qr(A: Array) -> tuple[Array, Array]:
         Q, R = jnp.linalg.qr(A)
         inner, whole = jnp.linalg.qr(jax.lax.all_gather(R, devices.AXIS).reshape(-1, columns))
         place = jax.lax.axis_index(devices.AXIS) * len(R)
-        return Q @ jax.lax.dynamic_slice_in_dim(inner, place, len(R)), whole[None]
+        return Q @ jax.lax.dynamic_slice_in_dim(inner, place, len(R)), whole
 
     # rows of zeros change neither R nor the rows of Q above them
-    Q, R = devices.on_each(own, jnp.pad(A, ((0, -rows % share), (0, 0))))
-    return Q[:rows], R[0]
+    padded = jnp.pad(A, ((0, -rows % share), (0, 0)))
+    Q, R = devices.on_each(own, padded, out_axis=(0, None))
+    return Q[:rows], R
 
 
 def shortened(
