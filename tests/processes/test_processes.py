@@ -132,6 +132,36 @@ def test_a_killed_process_is_named_and_the_run_goes_on(tmp_path):
             assert one["summary"][name]["values"] == pytest.approx(value["values"], rel=1e-3), name
 
 
+def numbers(tree, path=""):
+    """The numbers of a result that do not tell how long it took."""
+    if isinstance(tree, dict):
+        for name, value in tree.items():
+            if name not in ("seconds", "versions", "command", "cpu_seconds", "cost"):
+                yield from numbers(value, f"{path}/{name}")
+    elif isinstance(tree, list):
+        for place, value in enumerate(tree):
+            yield from numbers(value, f"{path}/{place}")
+    elif isinstance(tree, int | float):
+        yield path, tree
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("name", ["quintic_kernel", "quintic_network", "record_metric"])
+def test_experiments_in_two_processes(name, tmp_path):
+    """The same result as from one, but for sums in another order."""
+    flags = ["--preset", "smoke", "--out", str(tmp_path), "--name"]
+    for module, extra in (
+        (["experiments.local_processes", "2", name], "two"),
+        ([f"experiments.{name}"], "one"),
+    ):
+        command = [sys.executable, "-m", *module, *flags, extra]
+        subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, check=True)
+    one, two = (dict(numbers(result(tmp_path / name / run))) for run in ("one", "two"))
+    assert set(one) == set(two)
+    for path, value in one.items():
+        assert two[path] == pytest.approx(value, rel=1e-2, abs=1e-9), path
+
+
 def children(parent):
     """Processes started by a process, in the order in which they were started."""
     found = []
