@@ -155,7 +155,7 @@ class KernelPotentialMetric(FeaturePotential):
         dim = self.manifold.dim
         centres, coefficients = jnp.asarray(self.centres), jnp.asarray(self.coefficients)
 
-        def at(centres: Array, coefficients: Array, width: Array, tile: Array) -> Array:
+        def at(centres: Array, coefficients: Array, width: AnyArray | float, tile: Array) -> Array:
             second = jax.vmap(_kernel_hessian, (0, None, None, None))(tile, centres, width, dim)
             return jnp.einsum("k,xkh->xh", coefficients, second)
 
@@ -204,7 +204,7 @@ def kernel_hessians(
     With u = y - y_b: K (-u . ddbar y - dy . dbar y + (u . dy)(u . dbar y) / s^2) / s^2.
     """
 
-    def at(centres: Array, width: Array, tile: Array) -> Array:
+    def at(centres: Array, width: AnyArray | float, tile: Array) -> Array:
         return jax.vmap(_kernel_hessian, (0, None, None, None))(tile, centres, width, dim)
 
     function = carrying(at, jnp.asarray(centres), width)
@@ -222,7 +222,7 @@ def kernel_jets(
 ) -> Float[Array, "m c b"]:
     """The jets of K(y(x), y_b) for all centres b: shape (B, 1 + 2n + n^2, N)."""
 
-    def at(centres: Array, width: Array, one: Array) -> Array:
+    def at(centres: Array, width: AnyArray | float, one: Array) -> Array:
         u = one[:, 0] - centres
         kernel = jnp.exp(-jnp.sum(u**2, axis=1) / (2 * width**2))[:, None]
         slope = -kernel * (u @ one[:, 1 : 1 + 2 * dim]) / width**2
