@@ -210,7 +210,7 @@ def test_wrong_input_is_named(k3, k3_points):
     for quantity in (euler.euler_density, euler.euler_number):
         with pytest.raises(ValueError, match="points: expected at least one point, got none"):
             quantity(metric, jax.tree.map(lambda x: x[:0], k3_points))
-        with pytest.raises(ValueError, match=r"metric: expected .* \(256, 2, 2\) .* got \(256, 4"):
+        with pytest.raises(ValueError, match=r"metric: expected .* \(250, 2, 2\) .* got \(250, 4"):
             quantity(lambda z, chart: z, k3_points)
         with pytest.raises(ValueError, match=r"chunk: expected an integer .* got 1\.5"):
             quantity(metric, k3_points, chunk=1.5)
