@@ -58,6 +58,11 @@ def _processes(arguments: argparse.Namespace) -> Iterator[None]:
     # it would keep a process alive that was asked to end
     jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(**given, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+    if jax.default_backend() == "cpu" and jax.local_device_count() > 1:
+        raise ValueError(
+            f"--coordinator: expected one device in a process on processors, got "
+            f"{jax.local_device_count()}, which may wait for each other for ever; unset XLA_FLAGS"
+        )
     yield
     # after a failure nobody waits for the others, who may wait for this process
     jax.distributed.shutdown()

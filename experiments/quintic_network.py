@@ -234,14 +234,14 @@ def pose(config: Config, train: geometry.Points, validation: geometry.Points) ->
     held_out = in_precision(model.prepare(validation), config.precision)
     energy = energies.Energy(**config.energy)
     kappa = _held_kappa(model, train, config.precision)
-    fixed, kappa = processes.local((model, kappa))
+    model, kappa = processes.local((model, kappa))
 
     def loss(parameters: Any, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return energy(fixed, parameters, batch, kappa)
+        return energy(model, parameters, batch, kappa)
 
     @jax.jit
     def energy_at(held_out: Any, parameters: Any) -> dict[str, jax.Array]:
-        total, terms = energy(fixed, parameters, held_out, kappa)
+        total, terms = energy(model, parameters, held_out, kappa)
         return {"loss": total, **terms}
 
     validate = jax.tree_util.Partial(energy_at, held_out)

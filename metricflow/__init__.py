@@ -17,7 +17,8 @@ The catalogue:
 - :mod:`metricflow.optim`: gradient rules for discretised networks as optax transformations:
   :func:`metricflow.lne_gradient`, :func:`metricflow.ste_gradient` and more
 - :mod:`metricflow.data`: images: data sets, splits, augmentation (not imported here)
-- :mod:`metricflow.devices`: the same programs on many devices
+- :mod:`metricflow.devices`, :mod:`metricflow.processes`: the same programs on many devices and in
+  many processes
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
 - :mod:`metricflow.records`: Calabi-Yau metrics that come with the library
 - :mod:`metricflow.training`: networks trained with optax, discretised ones too, with checkpoints
@@ -37,6 +38,7 @@ from . import (
     geometry,
     kernels,
     optim,
+    processes,
     records,
 )
 from ._version import __version__
@@ -57,6 +59,7 @@ __all__ = [
     "lne_gradient",
     "load_metric",
     "optim",
+    "processes",
     "records",
     "save_metric",
     "ste_gradient",
