@@ -19,7 +19,7 @@ import numpy as np
 
 from experiments import _run
 from experiments._manifold import FORMS, parse_manifold
-from metricflow import __version__, clustering, diagnostics, geometry, kernels
+from metricflow import __version__, clustering, diagnostics, geometry, kernels, processes
 from metricflow.flows import KernelFlow, held_out_sigma
 
 METHODS = ("batched", "full", "birch")
@@ -169,8 +169,8 @@ def _heat_map(config: Config) -> dict:
     keys = jax.random.split(jax.random.key(config.seeds[0]), 3)
     z = geometry.sample_points_in_chart(keys[0], manifold, config.points).z
     return {
-        "real": np.round(np.asarray(z.real), 4).tolist(),
-        "imaginary": np.round(np.asarray(z.imag), 4).tolist(),
+        "real": np.round(processes.on_host(z.real), 4).tolist(),
+        "imaginary": np.round(processes.on_host(z.imag), 4).tolist(),
         "batched": clustering.batched_clusters(
             keys[2], z, config.clusters, config.batches
         ).tolist(),

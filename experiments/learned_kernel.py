@@ -28,6 +28,7 @@ from experiments._precision import in_precision
 from metricflow import __version__, diagnostics, geometry, kernels
 from metricflow.flows import KernelFlow, KernelFlowState, KernelGaussNewton
 from metricflow.geometry import Points, fubini_study_metric, hermitian_unpack
+from metricflow.processes import on_host
 
 RULES = ("gradient_flow", "gauss_newton")
 
@@ -275,8 +276,8 @@ class _Race:
 
     def _row(self, seen: tuple[jax.Array, jax.Array], good: int) -> dict:
         """The step with the best validation, the start being one of them."""
-        validation = np.append(self.start[1], np.asarray(seen[0][:good]))
-        test = np.append(self.start[2], np.asarray(seen[1][:good]))
+        validation = np.append(self.start[1], on_host(seen[0][:good]))
+        test = np.append(self.start[2], on_host(seen[1][:good]))
         place = int(np.nanargmin(validation))
         return {
             "good_steps": good,

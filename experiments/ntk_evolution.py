@@ -25,6 +25,7 @@ from experiments import _run, quintic_network
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
 from metricflow import __version__, ansatz, geometry, kernels
+from metricflow.processes import local, on_host
 from metricflow.training import Training
 
 PARTS = ("evolution", "widths")
@@ -164,7 +165,7 @@ def _evolution(config: Config) -> dict:
         progress=True,
     )
     spectra = [_spectra(theta, config.fixed_points) for theta in seen]
-    losses = [np.asarray(jax.vmap(validate)(parameters)["loss"]).tolist()]
+    losses = [on_host(jax.vmap(validate)(parameters)["loss"]).tolist()]
     losses += [row["validation"]["loss"] for row in history]
     joint = jnp.stack([jnp.asarray(s["joint"]) for s in spectra])
     before = seen[0]
@@ -177,9 +178,9 @@ def _evolution(config: Config) -> dict:
         "imaginary_share": [s["imaginary_share"].tolist() for s in spectra],
         "relative_change": [_relative_change(before, theta) for theta in seen],
         "alignment": [
-            np.asarray(jax.vmap(kernels.kernel_alignment)(before, theta)).tolist() for theta in seen
+            on_host(jax.vmap(kernels.kernel_alignment)(before, theta)).tolist() for theta in seen
         ],
-        "effective_rank": np.asarray(jax.vmap(jax.vmap(kernels.effective_rank))(joint)).tolist(),
+        "effective_rank": on_host(jax.vmap(jax.vmap(kernels.effective_rank))(joint)).tolist(),
         "mean_eigenvalue": [np.mean(s["joint"], axis=1).tolist() for s in spectra],
         # of the first seed
         "spectra": {
@@ -257,12 +258,12 @@ def _width(config: Config, optimiser: str, width: int) -> dict:
         "width": width,
         "weights": sum(leaf[0].size for leaf in jax.tree.leaves(parameters)),
         "kernel_at_start": float(size),
-        "loss_at_start": np.asarray(jax.vmap(validate)(parameters)["loss"]).tolist(),
+        "loss_at_start": on_host(jax.vmap(validate)(parameters)["loss"]).tolist(),
         "loss": history[-1]["validation"]["loss"],
         "drift": _run.spread(drift.tolist()),
         "relative_change": _run.spread(_relative_change(before, after)),
         "alignment": _run.spread(
-            np.asarray(jax.vmap(kernels.kernel_alignment)(before, after)).tolist()
+            on_host(jax.vmap(kernels.kernel_alignment)(before, after)).tolist()
         ),
     }
 
@@ -295,11 +296,12 @@ def _initial(seeds: Sequence[int], model: Any, data: Any) -> tuple[jax.Array, An
 
 def _kernels(apply_fn: Any, x: Any) -> Any:
     """Parameters of all seeds -> their kernels on fixed points, (S, N, N, c, c), in float64."""
+    x = in_precision(local(x), "float64")
 
     @jax.jit
     def found(parameters: Any) -> jax.Array:
         wide = in_precision(parameters, "float64")
-        return jax.vmap(lambda p: kernels.metric_ntk(apply_fn, p, in_precision(x, "float64")))(wide)
+        return jax.vmap(lambda p: kernels.metric_ntk(apply_fn, p, x))(wide)
 
     return found
 
@@ -311,23 +313,23 @@ def _spectra(theta: jax.Array, count: int) -> dict[str, np.ndarray]:
     singular = jax.vmap(kernels.block_singular_values)(across)
     seeds = len(theta)
     return {
-        "block_eigenvalues": np.asarray(eigenvalues.real).reshape(seeds, -1),
-        "block_singular_values": np.asarray(singular).reshape(seeds, -1),
-        "joint": np.asarray(jax.vmap(kernels.joint_spectrum)(theta)),
-        "imaginary_share": np.asarray(jax.vmap(kernels.imaginary_share)(eigenvalues)),
+        "block_eigenvalues": on_host(eigenvalues.real).reshape(seeds, -1),
+        "block_singular_values": on_host(singular).reshape(seeds, -1),
+        "joint": on_host(jax.vmap(kernels.joint_spectrum)(theta)),
+        "imaginary_share": on_host(jax.vmap(kernels.imaginary_share)(eigenvalues)),
     }
 
 
 def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """W_1 of the spectra of every seed."""
-    return np.asarray(jax.vmap(kernels.wasserstein_distance)(jnp.array(first), jnp.array(second)))
+    return on_host(jax.vmap(kernels.wasserstein_distance)(jnp.array(first), jnp.array(second)))
 
 
 def _relative_change(before: jax.Array, after: jax.Array) -> list[float]:
     """|Theta - Theta_0| / |Theta_0| of every seed, Frobenius."""
     axes = tuple(range(1, before.ndim))
     norm = jnp.sqrt(jnp.sum((after - before) ** 2, axes) / jnp.sum(before**2, axes))
-    return np.asarray(norm).tolist()
+    return on_host(norm).tolist()
 
 
 def _power(rows: list[dict]) -> dict:

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
 
-from .. import _checks
+from .. import _checks, processes
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from .._tiles import carrying, map_tiles
@@ -57,7 +57,7 @@ def section_basis(manifold: Hypersurface, degree: int, points: Points) -> Sectio
     count = section_count(manifold, degree)
     if len(points.weight) < 2 * count:
         raise ValueError(f"points: {count} sections need {2 * count}, got {len(points.weight)}")
-    z = np.asarray(points.z, np.complex128)[: 20 * count]
+    z = processes.on_host(points.z).astype(np.complex128)[: 20 * count]
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
     exponents = np.array(monomials(degree, manifold.ambient))
     power = z[None] ** np.arange(degree + 1)[:, None, None]
