@@ -342,11 +342,11 @@ def _supervised_stage(
         means = kernels.regression_trajectory(ntk, train.z, y, test.z, times)
         errors = jnp.sqrt(jnp.mean((means - truth) ** 2, axis=(1, 2)))
         deviations, scores = [], []
-        for t, mean in zip(times, means, strict=True):
+        for i, t in enumerate(times):
             predicted = kernels.ensemble_prediction(ntk, nngp, train.z, y, test.z, time=float(t))
             deviation = predicted.standard_deviation[:, None]
             deviations.append(float(jnp.sqrt(jnp.mean(deviation**2))))
-            scores.append(float(jnp.sqrt(jnp.mean(((mean - truth) / deviation) ** 2))))
+            scores.append(float(jnp.sqrt(jnp.mean(((means[i] - truth) / deviation) ** 2))))
         found[name] = {
             "error": errors.tolist(),
             "deviation": deviations,

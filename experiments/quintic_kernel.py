@@ -399,32 +399,25 @@ def _distance_curves(
     for i, level in enumerate(config.noise_levels):
         for name, rows in curves.items():
             noise = jax.random.fold_in(key, i)
-            found = _near_training_points(
-                noise, manifold, metric, train, level, name == "projected"
-            )
-            row = [float(x) for x in found]
+            near = _perturbed(noise, manifold, train, level, name == "projected")
+            distance = geometry.nearest_neighbour(near.z, train.z).distances
+            gain = diagnostics.gain(metric(near.z, near.chart), near)
+            off = geometry.residual(manifold, near.z)
+            row = [float(x) for x in (jnp.mean(distance), gain, jnp.max(off))]
             if np.all(np.isfinite(row)):
                 rows.append(row)
     return {"distance_curves": curves}
 
 
-@jax.jit
-def _near_training_points(
+@functools.partial(jax.jit, static_argnames="project")
+def _perturbed(
     key: jax.Array,
     manifold: geometry.Hypersurface,
-    metric: diagnostics.Metric,
     train: geometry.Points,
     level: float,
-    project: bool | jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mean distance to the training set, gain, and largest |P| / |z|^d of perturbed points."""
-    off, on = (
-        geometry.perturb_points(key, manifold, train, level, project=p) for p in (False, True)
-    )
-    near = jax.tree.map(functools.partial(jnp.where, project), on, off)
-    distance = geometry.nearest_neighbour(near.z, train.z).distances
-    gain = diagnostics.gain(metric(near.z, near.chart), near)
-    return jnp.mean(distance), gain, jnp.max(geometry.residual(manifold, near.z))
+    project: bool,
+) -> geometry.Points:
+    return geometry.perturb_points(key, manifold, train, level, project=project)
 
 
 def _assemble(

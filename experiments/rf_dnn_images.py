@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from experiments import _image_training, _printed_tables, _rules, _run
-from metricflow import __version__, data, discretize, optim
+from metricflow import __version__, data, discretize, optim, processes
 from metricflow.discretize import joined, layers, models, pack, tree_bytes
 from metricflow.training import DiscretizedTraining, save_network
 
@@ -265,10 +265,13 @@ def _save(
     source: _image_training.Source,
     states: Any,
 ) -> dict:
-    """The network of the first seed, in full precision and packed; sizes in bytes."""
+    """The network of the first seed that did not diverge, full and packed; sizes in bytes."""
+    good = np.flatnonzero(~processes.on_host(states.failed))
+    if not len(good):
+        return {}
     model, bits, spec = label.split("/", 2)
     about = {"model": model, "classes": source.classes, "data": config.data, "rule": spec}
-    parameters = jax.tree.map(lambda x: x[0], states.parameters)
+    parameters = jax.tree.map(lambda x: x[good[0]], states.parameters)
     reference = _image_training.reference_images(config, source)
     final = jax.jit(lambda p: training.recalibrated(training.variables(p), reference))(parameters)
     latent = {"params": joined(parameters.latent, parameters.rest), **_statistics(final)}

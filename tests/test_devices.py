@@ -133,6 +133,20 @@ def test_kernel_sums(quintic_points, count, sizes, normalise):
     close(*both(applied, count, z, w, v))
 
 
+@pytest.mark.parametrize("normalise", [False, True])
+def test_stored_kernels(quintic_points, count, normalise):
+    """The matrix is spread by rows, and so is what it makes of values."""
+    z, v = quintic_points.z[:64], jnp.arange(50.0)[:, None]
+
+    def stored(z, v):
+        matrix = kernels.dense(kernels.Gaussian(0.3), z, z[:50], normalise=normalise)
+        return matrix, matrix @ v
+
+    alone, together = both(stored, count, z, v)
+    close(alone, together)
+    assert count == 1 or all(x.sharding.shard_shape(x.shape)[0] == 64 // count for x in together)
+
+
 def test_nearest_neighbours(quintic_points, count):
     z = quintic_points.z[:61]
     near = functools.partial(geometry.nearest_neighbour, chunk=9)

@@ -84,15 +84,18 @@ def weight_quantizer(bits: int, *, scale: str = "channel") -> Quantizer:
 
 
 def activation_quantizer(bits: int, *, grid: str = "signed") -> Quantizer:
-    """Q^k of the inputs of a layer, with the derivative of the identity.
+    """Q^k of the inputs of a layer times their scale, with the derivative of the identity.
+
+    The paper's Q^k lies in [-1, 1].  Without a scale every layer would multiply the gradient by
+    the size of its input, which the identity does not know of: the gradient of MobileNet overflows.
+    A batch normalisation after the layer hides the difference from what is predicted.
 
     Args:
         bits: of every activation.
-        grid: "signed": levels in [-1, 1] as the paper has them, from the largest absolute value of
-            the array; "unsigned": 0 is a level and the scale is kept, for what comes out of a ReLU.
+        grid: "signed": the paper's levels, both signs, times mean\\|x\\| / mean\\|Q^k(x)\\|;
+            "unsigned": from 0 to the largest value, for what comes out of a ReLU.
 
-    Both take the largest value from the array they get: what is predicted depends, a little, on the
-    batch.
+    Both take the scale from the array they get: what is predicted depends, a little, on the batch.
 
     Raises:
         ValueError: another grid; bits out of range, when it is called.
@@ -100,7 +103,7 @@ def activation_quantizer(bits: int, *, grid: str = "signed") -> Quantizer:
     Source: RF 33, RF 34; Algorithm 1, line 5
     """
     if grid == "signed":
-        return straight_through(lambda x: quantize(x, bits))
+        return straight_through(lambda x: quantize(x, bits, scaled=True))
     if grid == "unsigned":
         return straight_through(lambda x: _unsigned(x, bits))
     raise ValueError(f"grid: expected 'signed' or 'unsigned', got {grid!r}")

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from .. import _checks
+from .. import _checks, devices
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from .._tiles import carrying, fold_pairs
@@ -186,17 +186,15 @@ def dense(
     if isinstance(kernel, Delta):
         index = nearest_neighbour(z1, z2).indices
         return (index[:, None] == jnp.arange(len(z2))).astype(z1.real.dtype)
-    return _dense_matrix(kernel, z1, z2, normalise)
+    return _dense_matrix(kernel, devices.divide(z1), z2, normalise)
 
 
 @jax.jit(static_argnames="normalise")
 def _dense_matrix(kernel: Any, z1: Array, z2: Array, normalise: bool) -> Array:
-    if not normalise:
-        return kernel.matrix(z1, z2)
-    if isinstance(kernel, LogKernel):
+    if normalise and isinstance(kernel, LogKernel):
         return jax.nn.softmax(kernel.log_matrix(z1, z2), axis=1)
     matrix = kernel.matrix(z1, z2)
-    return matrix / jnp.sum(jnp.abs(matrix), axis=1, keepdims=True)
+    return matrix / jnp.sum(jnp.abs(matrix), axis=1, keepdims=True) if normalise else matrix
 
 
 @jax.jit(static_argnames=("normalise", "chunk"))

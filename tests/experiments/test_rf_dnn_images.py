@@ -171,6 +171,20 @@ def test_every_preset_makes_a_step(preset):
         assert not any(name.startswith(("stem", "head")) for name in quantised)
 
 
+def test_a_network_that_diverges_is_counted_and_not_kept(tmp_path):
+    """With a learning rate in which single precision overflows; the others go on."""
+    config = dataclasses.replace(TINY, rates=(1e30,), seeds=2)
+    found = rf_dnn_images.run(config, _run.Record(tmp_path))
+    rows = found["models"]["small"]["1"]
+    for row in rows.values():
+        assert row["diverged"] == 2
+        assert row["mean"] == 0
+        assert "packed_bytes" not in row
+    assert not list(tmp_path.rglob("*.npz"))
+    json.dumps(found, allow_nan=False)
+    rf_dnn_images.draw(found, tmp_path / "figures")
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("preset", rf_dnn_images.PRESETS)
 def test_every_preset_runs_shortened(preset, tmp_path, monkeypatch):
