@@ -8,7 +8,7 @@ TANGENTS := $(VENV)/.neural-tangents
 PEER := .venv-peer
 PEER_OUT ?= results/peer_mlgeometry.json
 
-.PHONY: help main test test-heavy lint docs benchmark neural-tangents peer lock clean
+.PHONY: help main test test-heavy lint docs benchmark neural-tangents peers lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -47,7 +47,7 @@ benchmark: $(TANGENTS) ## speed against bounds and peers
 
 neural-tangents: $(TANGENTS) ## the archived package neural-tangents, without the TensorFlow it asks for
 
-peer: ## MLGeometry, in an environment of its own, on the Fermat quintic (PEER_FLAGS for more)
+peers: ## MLGeometry, in an environment of its own, on the Fermat quintic (PEER_FLAGS for more)
 	@mkdir -p results
 	@if { $(PYTHON) -m venv $(PEER) && \
 		$(PEER)/bin/python -m pip install --quiet -r benchmarks/peer_requirements.txt; \

@@ -1,6 +1,6 @@
 """MLGeometry, a peer, on our question: sigma on held-out points against processor seconds.
 
-A script for an interpreter that has MLGeometry-JAX (``make peer``); it does not import metricflow.
+A script for an interpreter that has MLGeometry-JAX (``make peers``); it does not import metricflow.
 MLGeometry provides the bihomogeneous network, its initialisation, the metric and the loss.  The
 loops follow its trainers, Adam on mini-batches and then L-BFGS, but stop by the clock.  Points, and
 the volume form and pull-back at them, come from NumPy, since the symbolic route of MLGeometry takes

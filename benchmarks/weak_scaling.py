@@ -6,6 +6,7 @@ not run: operations and bytes sent are read off them (:mod:`benchmarks._operatio
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("results/weak_scaling.json"))
     arguments = parser.parse_args(argv)
     jax.config.update("jax_num_cpu_devices", max(COUNTS))
+    os.environ.setdefault("NPROC", str(4 * max(COUNTS)))
     found = rows(arguments.points, arguments.parameters)
     for row in found:
         print(row["name"])

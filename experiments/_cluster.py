@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator
 
 import jax
@@ -37,9 +38,11 @@ def connected(arguments: argparse.Namespace) -> Iterator[None]:
             yield
     elif arguments.devices is not None:
         if arguments.devices > 1:
-            # a setting for processors only; too late, and of no use, once something was computed
+            # settings for processors only; too late, and of no use, once something was computed
             with contextlib.suppress(RuntimeError):
                 jax.config.update("jax_num_cpu_devices", arguments.devices)
+                threads = max(os.cpu_count() or 1, 4 * arguments.devices)
+                os.environ.setdefault("NPROC", str(threads))
         with jax.set_mesh(devices.mesh(arguments.devices)):
             yield
     else:

@@ -118,7 +118,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("runs", type=Path, nargs="+", help="folders of record_metric runs")
     parser.add_argument(
-        "--peers", type=Path, nargs="+", default=[], help="JSON files of make peer, for the figures"
+        "--peers",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="JSON files of make peers, for the figures",
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to")
     arguments = parser.parse_args(argv)

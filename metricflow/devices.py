@@ -13,6 +13,7 @@ first are spread over the memory of the devices if their length is a multiple of
 number; with any other length each device holds all of them, and only the work is divided.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,9 @@ def mesh(count: int | None = None) -> Mesh:
         count: how many devices; all of them, those of other processes included, by default.
 
     Raises:
-        ValueError: more devices than there are, or some of another process left out.
+        ValueError: more devices than there are, or some of another process left out; processors
+            that stand for more devices than jax has threads for, which could wait for each other
+            for ever (the environment variable ``NPROC`` is the number of threads).
     """
     devices = jax.devices()
     count = len(devices) if count is None else _checks.positive_integer("count", count)
@@ -46,6 +49,13 @@ def mesh(count: int | None = None) -> Mesh:
         raise ValueError(
             f"count: expected all {len(devices)} devices of the {jax.process_count()} processes, "
             f"got {count}"
+        )
+    local = jax.local_device_count()
+    threads = max(_threads(), local)
+    if devices[0].platform == "cpu" and local > 1 and threads <= count:
+        raise ValueError(
+            f"count: {count} devices on processors with {threads} threads may wait for each other "
+            f'for ever; set os.environ["NPROC"] = "{4 * count}" before jax computes anything'
         )
     return Mesh(np.array(devices[:count]), (AXIS,), axis_types=(AxisType.Auto,))
 
@@ -176,6 +186,15 @@ def filled_up(x: Any, total: int, axis: int = 0) -> jax.Array:
         return x
     index = jnp.minimum(jnp.arange(total), x.shape[axis] - 1)
     return x[(slice(None),) * axis + (index,)]
+
+
+def _threads() -> int:
+    """How many threads jax has on processors, if nobody changed ``NPROC`` since it began."""
+    given = os.environ.get("NPROC", "")
+    if given.isdigit():
+        return int(given)
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def _placed(leaf: Any, spec: PartitionSpec) -> jax.Array:

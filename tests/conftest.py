@@ -6,6 +6,8 @@ from collections.abc import Iterator
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+# with fewer threads than that they may wait for each other
+os.environ["NPROC"] = "16"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax

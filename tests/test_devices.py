@@ -345,3 +345,13 @@ def test_too_many_devices():
         devices.mesh(9)
     with pytest.raises(ValueError, match="integer of at least 1, got 0"):
         devices.mesh(0)
+
+
+def test_too_few_threads(monkeypatch):
+    """Devices that are threads wait for each other, for ever if some have no thread."""
+    monkeypatch.setenv("NPROC", "8")
+    with pytest.raises(ValueError, match=r'8 devices on processors with 8 threads.*"NPROC"'):
+        devices.mesh()
+    assert devices.mesh(4).size == 4  # jax has threads for the eight that there are
+    monkeypatch.setenv("NPROC", "9")
+    assert devices.mesh(8).size == 8

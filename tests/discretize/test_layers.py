@@ -141,6 +141,38 @@ def test_the_normalised_layer():
     np.testing.assert_allclose(jnp.mean(found, 0), 0, atol=1e-6)
 
 
+class Deep(nn.Module):
+    how: Quantization
+
+    @nn.compact
+    def __call__(self, x):
+        for _ in range(12):
+            x = layers.NormalizedLayer(16, how=self.how)(x, train=True)
+        return x
+
+
+@pytest.mark.parametrize("grid", ["signed", "unsigned"])
+def test_gradients_of_deep_networks_keep_their_size(grid, rng):
+    """The paper's activations in [-1, 1] do not: each layer multiplies by the size of its input."""
+    x = jnp.asarray(rng.normal(size=(32, 16)), jnp.float32)
+    variables = Deep(Quantization(None, None)).init(KEY, x)
+    weights = jnp.asarray(rng.normal(size=(32, 16)), jnp.float32)
+
+    def size(activations):
+        def loss(params):
+            model = Deep(Quantization(None, activations))
+            out, _ = model.apply({**variables, "params": params}, x, mutable=["batch_stats"])
+            return jnp.sum(weights * out)
+
+        slope = jax.jit(jax.grad(loss))(variables["params"])
+        return float(jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(slope))))
+
+    real = size(None)
+    assert real / 2 < size(discretize.activation_quantizer(8, grid=grid)) < 2 * real
+    printed = discretize.straight_through(lambda x: discretize.quantize(x, 8))
+    assert size(printed) > 1e4 * real
+
+
 @pytest.mark.parametrize(
     ("strides", "size", "padding", "dtype"),
     [
