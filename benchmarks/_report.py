@@ -23,9 +23,10 @@ def lines(rows: list[dict]) -> Iterator[str]:
             )
         if "growth" in row:
             growth = row["growth"]
+            peer = f", LAPACK's {growth['lapack']:.2f}" if "lapack" in growth else ""
             yield (
                 f"  grows like {growth['along']}^{growth['exponent']:.2f}, expected "
-                f"{growth['expected']:g} ({growth['sizes'][0]} to {growth['sizes'][-1]})"
+                f"{growth['expected']:g}{peer} ({growth['sizes'][0]} to {growth['sizes'][-1]})"
             )
         for name, values in row.get("values", {}).items():
             yield f"  {name}: {values}"

@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.linalg
 
 from benchmarks._timing import measure
 from metricflow import ansatz, geometry, kernels
 from metricflow.flows import GaussNewton, KernelFlow
+from metricflow.flows.gauss_newton import FACTORS
 
+SIDES = ("parameters", "samples")  # of a Jacobian
 STEPS = 3  # sizes, each twice the one before
 
 
@@ -21,35 +24,35 @@ def rows(points: int = 8192) -> list[dict]:
     return [
         _growth("step of a kernel flow", "points", 2, _kernel_step, _sizes(points)),
         _growth("metric-NTK product", "points", 1, _ntk_product, _sizes(20 * points)),
-        _growth(
-            "Gauss-Newton, parameters' side",
-            "samples",
-            1,
-            lambda n: _gauss_newton(n, side // 4, "parameters"),
-            _sizes(8 * side),
-        ),
-        _growth(
-            "Gauss-Newton, parameters' side",
-            "parameters",
-            2,
-            lambda p: _gauss_newton(4 * side, p, "parameters"),
-            _sizes(side),
-        ),
-        _growth(
-            "Gauss-Newton, samples' side",
-            "samples",
-            2,
-            lambda n: _gauss_newton(n, 4 * side, "samples"),
-            _sizes(side),
-        ),
-        _growth(
-            "Gauss-Newton, samples' side",
-            "parameters",
-            1,
-            lambda p: _gauss_newton(side // 4, p, "samples"),
-            _sizes(8 * side),
+        *(
+            _gauss_newton_growth(factor, solver, along, side)
+            for factor in FACTORS
+            for solver in SIDES
+            for along in SIDES
         ),
     ]
+
+
+def _gauss_newton_growth(factor: str, solver: str, along: str, side: int) -> dict:
+    """The long side of the Jacobian four times the short one, or more where that one is fixed."""
+    short = along == solver
+    fixed = 4 * side if short else side // 4
+
+    def shaped(make: Callable[..., Callable[[], Any]]) -> Callable[[int], Callable[[], Any]]:
+        def made(size: int) -> Callable[[], Any]:
+            shape = (size, fixed) if along == "samples" else (fixed, size)
+            return make(*shape, solver, factor)
+
+        return made
+
+    return _growth(
+        f"Gauss-Newton, {factor}, {solver}' side",
+        along,
+        2 if short else 1,
+        shaped(_gauss_newton),
+        _sizes(side if short else 8 * side),
+        shaped(_lapack),
+    )
 
 
 def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float:
@@ -67,21 +70,32 @@ def _growth(
     expected: float,
     make: Callable[[int], Callable[[], Any]],
     sizes: Sequence[int],
+    lapack: Callable[[int], Callable[[], Any]] | None = None,
 ) -> dict:
     found = [measure(make(size)) for size in sizes]
     seconds = [row["cpu"] for row in found]
+    growth = {
+        "of": name,
+        "along": along,
+        "sizes": list(sizes),
+        "cpu": seconds,
+        "exponent": exponent(sizes, seconds),
+        "expected": expected,
+    }
+    peers = {}
+    if lapack is not None:
+        # library routines become more efficient with size, which an exponent shows as well
+        peer = [measure(lapack(size), repeats=3) for size in sizes]
+        growth["lapack"] = exponent(sizes, [row["cpu"] for row in peer])
+        peers["LAPACK"] = peer[-1] | {
+            "ratio": seconds[-1] / peer[-1]["cpu"],
+            "wall_ratio": found[-1]["wall"] / peer[-1]["wall"],
+        }
     return {
         "name": f"{name}, {sizes[-1]} {along}",
         "ours": found[-1],
-        "peers": {},
-        "growth": {
-            "of": name,
-            "along": along,
-            "sizes": list(sizes),
-            "cpu": seconds,
-            "exponent": exponent(sizes, seconds),
-            "expected": expected,
-        },
+        "peers": peers,
+        "growth": growth,
     }
 
 
@@ -119,12 +133,39 @@ class Affine:
         return self.residuals(theta), self.matrix
 
 
-def _gauss_newton(samples: int, parameters: int, solver: str) -> Callable[[], Any]:
-    keys = jax.random.split(jax.random.key(0))
-    problem = Affine(
-        jax.random.normal(keys[0], (samples, parameters)), jax.random.normal(keys[1], (samples,))
-    )
-    method = GaussNewton(solver=solver)
+def _gauss_newton(samples: int, parameters: int, solver: str, factor: str) -> Callable[[], Any]:
+    problem = _affine(samples, parameters)
+    method = GaussNewton(solver=solver, factor=factor)
     state = method.init(jnp.zeros(parameters))
     step = jax.jit(method.step)
     return lambda: step(state, problem)
+
+
+def _lapack(samples: int, parameters: int, solver: str, factor: str) -> Callable[[], Any]:
+    """The parameters after the same step, by SciPy."""
+    J, r = jax.tree.leaves(jax.tree.map(np.asarray, _affine(samples, parameters)))
+    small = solver == "parameters"
+    A = J if small else J.T
+
+    def by_cholesky() -> np.ndarray:
+        lower = scipy.linalg.cho_factor(A.T @ A, overwrite_a=True)
+        return (
+            scipy.linalg.cho_solve(lower, J.T @ r)
+            if small
+            else J.T @ scipy.linalg.cho_solve(lower, r)
+        )
+
+    def by_qr() -> np.ndarray:
+        Q, R = scipy.linalg.qr(A, mode="economic")
+        if small:
+            return scipy.linalg.solve_triangular(R, Q.T @ r)
+        return Q @ scipy.linalg.solve_triangular(R, r, trans=1)
+
+    return by_cholesky if factor == "cholesky" else by_qr
+
+
+def _affine(samples: int, parameters: int) -> Affine:
+    keys = jax.random.split(jax.random.key(0))
+    return Affine(
+        jax.random.normal(keys[0], (samples, parameters)), jax.random.normal(keys[1], (samples,))
+    )

@@ -67,11 +67,19 @@ def test_what_growth_measures_runs(name):
     makers = {
         "kernel_step": lambda: growth._kernel_step(30),
         "ntk_product": lambda: growth._ntk_product(30),
-        "gauss_newton": lambda: growth._gauss_newton(30, 10, "parameters"),
+        "gauss_newton": lambda: growth._gauss_newton(30, 10, "parameters", "qr"),
     }
     for leaf in jax.tree.leaves(makers[name]()()):
         if leaf.dtype.kind in "fc":
             assert np.all(np.isfinite(leaf))
+
+
+@pytest.mark.parametrize("factor", ["qr", "cholesky"])
+@pytest.mark.parametrize(("samples", "parameters"), [(30, 10), (10, 30)])
+def test_the_peer_of_gauss_newton_makes_the_same_step(samples, parameters, factor):
+    arguments = (samples, parameters, "parameters" if samples > parameters else "samples", factor)
+    ours, _ = growth._gauss_newton(*arguments)()
+    np.testing.assert_allclose(ours.parameters, growth._lapack(*arguments)(), atol=1e-10)
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def activation_quantizer(bits: int, *, grid: str = "signed") -> Quantizer:
     Raises:
         ValueError: another grid; bits out of range, when it is called.
 
-    Source: RF 33, RF 34; Algorithm 1, line 5
+    Source: RF 2, RF 33, RF 34; Algorithm 1, line 5
     """
     if grid == "signed":
         return straight_through(lambda x: quantize(x, bits, scaled=True))

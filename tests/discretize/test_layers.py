@@ -123,6 +123,7 @@ def test_only_layers_of_the_policy_get_other_inputs():
     np.testing.assert_array_equal(inside, outside)
 
 
+@pytest.mark.equation("RF 2")
 def test_the_normalised_layer():
     x = images()
     layer = layers.NormalizedLayer(4, (3, 3), HOW)
@@ -151,6 +152,7 @@ class Deep(nn.Module):
         return x
 
 
+@pytest.mark.equation("RF 2")
 @pytest.mark.parametrize("grid", ["signed", "unsigned"])
 def test_gradients_of_deep_networks_keep_their_size(grid, rng):
     """The paper's activations in [-1, 1] do not: each layer multiplies by the size of its input."""
