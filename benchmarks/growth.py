@@ -34,9 +34,9 @@ def rows(points: int = 8192) -> list[dict]:
 
 
 def _gauss_newton_growth(factor: str, solver: str, along: str, side: int) -> dict:
-    """The long side of the Jacobian four times the short one, or more where that one is fixed."""
+    """The other side of the Jacobian is so much longer, or shorter, that its own powers are small."""
     short = along == solver
-    fixed = 4 * side if short else side // 4
+    fixed = 4 * side if short else max(side // 16, 4)
 
     def shaped(make: Callable[..., Callable[[], Any]]) -> Callable[[int], Callable[[], Any]]:
         def made(size: int) -> Callable[[], Any]:
@@ -50,7 +50,7 @@ def _gauss_newton_growth(factor: str, solver: str, along: str, side: int) -> dic
         along,
         2 if short else 1,
         shaped(_gauss_newton),
-        _sizes(side if short else 8 * side),
+        _sizes(side if short else 32 * side),
         shaped(_lapack),
     )
 
