@@ -34,7 +34,7 @@ def rows(points: int = 8192) -> list[dict]:
 
 
 def _gauss_newton_growth(factor: str, solver: str, along: str, side: int) -> dict:
-    """The other side of the Jacobian is so much longer, or shorter, that its own powers are small."""
+    """The other side of the Jacobian is so much longer or shorter that its powers are small."""
     short = along == solver
     fixed = 4 * side if short else max(side // 16, 4)
 
