@@ -1,6 +1,6 @@
 """``python -m benchmarks``: how fast everything is, against a bound or a peer in the same process.
 
-Results are a table on the terminal, a JSON file, and a figure beside it.
+Results are a table on the terminal, a JSON file, and figures beside it.
 """
 
 import argparse

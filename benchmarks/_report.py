@@ -67,35 +67,48 @@ def read(path: Path) -> dict:
 
 
 def draw(content: dict, path: Path) -> None:
-    """Ratios to peers as bars, and how cost grows."""
-    import matplotlib.pyplot as plt
-
+    """Ratios to peers as bars, and beside them in a file of its own how cost grows."""
     ratios = [
         (f"{row['name']}  |  {peer}", found["ratio"])
         for row in content["rows"]
         for peer, found in row["peers"].items()
     ]
     growths = [row["growth"] for row in content["rows"] if "growth" in row]
-    height = max(3.0, 0.24 * len(ratios) + 1.2)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(15, height), layout="constrained", width_ratios=(1.2, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if ratios:
+        _draw_ratios(ratios, path)
+    if growths:
+        _draw_growth(growths, path.with_name(f"{path.stem}_growth{path.suffix}"))
+
+
+def _draw_ratios(ratios: list[tuple[str, float]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(
+        figsize=(11, max(2.0, 0.19 * len(ratios) + 0.8)), layout="constrained"
     )
     values = [ratio for _, ratio in ratios]
-    left.barh(range(len(ratios)), values, color=["C0" if v <= 1 else "C1" for v in values])
-    left.set_yticks(range(len(ratios)), [name for name, _ in ratios], fontsize=7)
-    left.invert_yaxis()
-    left.axvline(1, color="black", linewidth=0.8)
-    left.set_xscale("log")
-    left.set_xlabel("our processor time / the peer's")
+    axis.barh(range(len(ratios)), values, color=["C0" if v <= 1 else "C1" for v in values])
+    axis.set_yticks(range(len(ratios)), [name for name, _ in ratios], fontsize=7)
+    axis.set_ylim(len(ratios) - 0.4, -0.6)
+    axis.axvline(1, color="black", linewidth=0.8)
+    axis.set_xscale("log")
+    axis.set_xlabel("our processor time / the peer's")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _draw_growth(growths: list[dict], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(9, 4.5), layout="constrained")
     for place, growth in enumerate(growths):
         label = (
             f"{growth['of']}: {growth['along']}^{growth['exponent']:.2f} ({growth['expected']:g})"
         )
-        right.loglog(growth["sizes"], growth["cpu"], "o-", color=f"C{place}", label=label)
-    right.set_xlabel("size")
-    right.set_ylabel("processor seconds")
-    if growths:
-        right.legend(fontsize=8, title="fitted exponent (expected)")
-    path.parent.mkdir(parents=True, exist_ok=True)
+        axis.loglog(growth["sizes"], growth["cpu"], "o-", color=f"C{place}", label=label)
+    axis.set_xlabel("size")
+    axis.set_ylabel("processor seconds")
+    figure.legend(fontsize=8, title="fitted exponent (expected)", loc="outside right upper")
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -54,12 +54,14 @@ def test_growth_is_fitted_and_drawn(tmp_path):
             "exponent": 1.0,
             "expected": expected,
         }
-        return {"name": name, "ours": ours, "peers": {}, "growth": found}
+        peers = {"another": {"cpu": 2.0, "ratio": 0.5, "wall_ratio": 0.5}}
+        return {"name": name, "ours": ours, "peers": peers, "growth": found}
 
     rows = [row("a step", 1), row("a product", 2)]
     assert "  grows like points^1.00, expected 2 (1 to 4)" in list(_report.lines(rows))
-    _report.draw({"rows": rows}, tmp_path / "growth.png")
-    assert (tmp_path / "growth.png").stat().st_size > 10_000
+    _report.draw({"rows": rows}, tmp_path / "rows.png")
+    for name in ("rows", "rows_growth"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", ["kernel_step", "ntk_product", "gauss_newton"])
