@@ -24,6 +24,7 @@ from benchmarks import (
     network_training,
     potential_flows,
     record_metric,
+    roofline,
     sampling,
 )
 from metricflow import __version__
@@ -40,6 +41,7 @@ BENCHMARKS = {
     "gradient_rules": (gradient_rules, 4),
     "discretized_training": (discretized_training, 8),
     "growth": (growth, 64),
+    "roofline": (roofline, 64),
 }
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import _operations, _report, growth, weak_scaling
+from benchmarks import _operations, _report, growth, roofline, weak_scaling
 from metricflow import devices
 
 
@@ -82,6 +82,18 @@ def test_the_peer_of_gauss_newton_makes_the_same_step(samples, parameters, facto
     arguments = (samples, parameters, "parameters" if samples > parameters else "samples", factor)
     ours, _ = growth._gauss_newton(*arguments)()
     np.testing.assert_allclose(ours.parameters, growth._lapack(*arguments)(), atol=1e-10)
+
+
+def test_shares_of_bounds():
+    """A product of 48 x 48 matrices on a device of one operation and one byte a second."""
+    x = jnp.ones((48, 48))
+    program = (lambda x: x @ x, (x,))
+    row = roofline._row("product", *program, roofline.Bounds(1.0, 1.0))
+    values, seconds = row["values"], row["ours"]["wall"]
+    assert values["operations"] == 2 * 48**3
+    assert values["share of the arithmetic bound"] == pytest.approx(2 * 48**3 / seconds)
+    assert values["share of the memory bound"] == pytest.approx(2 * x.nbytes / seconds)
+    assert min(roofline._bounds("float32", 16)) > 0
 
 
 @pytest.mark.parametrize(
