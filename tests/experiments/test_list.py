@@ -1,0 +1,42 @@
+"""The list of experiments: all of them, the newest result, published times."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments import __main__ as experiments
+
+FOLDER = Path(experiments.__file__).parent
+
+
+def test_all_experiments_are_listed(tmp_path, capsys):
+    for age, name in enumerate(("new", "old")):
+        file = tmp_path / "ricci_flow" / name / "result.json"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}")
+        os.utime(file, (1.7e9 - age, 1.7e9 - age))
+    (tmp_path / "ricci_flow" / "unfinished").mkdir()
+    assert experiments.main(["--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    listed = {line.split()[0] for line in said.splitlines() if line and not line[0].isspace()}
+    assert listed >= {
+        path.stem for path in FOLDER.glob("[a-z]*.py") if "--preset" in path.read_text()
+    }
+    assert f"last result: {tmp_path / 'ricci_flow' / 'new'}, 2023-11-14" in said
+    assert said.count("last result") == 1
+
+
+def test_times_are_those_of_the_published_runs():
+    found = {each.name: each.seconds for each in experiments.experiments(Path("nowhere"))}
+    published = json.loads((FOLDER.parent / "docs" / "results" / "ricci_flow.json").read_text())
+    assert found["ricci_flow"] == pytest.approx(published["seconds"]["total"])
+    # of several runs the one with the fewest flags
+    assert found["learned_kernel"] > 1000
+
+
+@pytest.mark.parametrize("each", experiments.experiments(Path("nowhere")), ids=lambda e: e.name)
+def test_a_line_says_what_each_does(each):
+    assert each.about.endswith((".", "?"))
+    assert len(each.about) < 110
