@@ -129,6 +129,22 @@ class _CompileClock:
             self.seconds += duration_secs
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Short; with defaults where there are any: a flag left out leaves the preset as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        names: dict[Any, str] = {int: "N", float: "X", Path: "PATH"}
+        return names.get(action.type, "NAME")
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
 def launch(argv: Sequence[str] | None, module: Any) -> int:
     """The ``main`` of an experiment; returns the exit status.
 
@@ -144,7 +160,8 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
     parser = argparse.ArgumentParser(
         prog=f"python -m experiments.{experiment}",
         description=str(module.__doc__).splitlines()[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        usage="%(prog)s [--preset NAME] [flags]",
+        formatter_class=Help,
     )
     module.add_flags(parser)
     _cluster.add_flags(parser)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from experiments import _run
 from experiments._manifold import STORED, stored_metric
 from metricflow import diagnostics, geometry
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.evaluate_metric",
         description=str(__doc__),
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_run.Help,
     )
     parser.add_argument("file", help="a metric: " + STORED)
     parser.add_argument("--points", type=int, default=10_000, help="fresh points")

@@ -1,8 +1,10 @@
 """The list of experiments: all of them, the newest result, published times."""
 
 import datetime
+import importlib
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,18 @@ def test_times_are_those_of_the_published_runs():
 def test_a_line_says_what_each_does(each):
     assert each.about.endswith((".", "?"))
     assert len(each.about) < 110
+
+
+@pytest.mark.parametrize(
+    "each", list(experiments.experiments(Path("nowhere"))), ids=lambda e: e.name
+)
+def test_the_help_of_each_is_readable(each, capsys):
+    module = importlib.import_module(f"experiments.{each.name}")
+    with pytest.raises(SystemExit, match="0"):
+        module.main(["--help"])
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: python -m experiments.{each.name} [--preset NAME] [flags]\n")
+    assert "default: None" not in said
+    # flags, what they take, and after two spaces or on the next line what they are for
+    for flag in re.findall(r"^  (--.*)$", said, re.MULTILINE):
+        assert "  " in flag or re.search(rf"^  {re.escape(flag)}\n {{20,}}\S", said, re.MULTILINE)
