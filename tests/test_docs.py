@@ -1,3 +1,4 @@
+import importlib.util
 import re
 import subprocess
 import sys
@@ -9,6 +10,9 @@ import pytest
 import metricflow
 
 ROOT = Path(__file__).parent.parent
+SPEC = importlib.util.spec_from_file_location("build_gallery", ROOT / "docs/build_gallery.py")
+build_gallery = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(build_gallery)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -39,6 +43,16 @@ def test_figures_and_files_that_pages_name_exist():
                 assert (page.parent / link).exists(), f"{page.name}: {link}"
     for path in (ROOT / "docs/results").iterdir():
         assert path.stat().st_size < 1_000_000
+
+
+def test_the_gallery_shows_every_figure(tmp_path):
+    assert build_gallery.main(["--check"]) == 0
+    (tmp_path / "index.md").write_text("```{toctree}\n:maxdepth: 2\n\none\ngallery\n```\n")
+    (tmp_path / "one.md").write_text("# One page\n\n![A figure](results/a.png)\n\ntext\n")
+    (tmp_path / "gallery.md").write_text("![An old one](results/b.png)\n")
+    made = build_gallery.page(tmp_path)
+    assert "## [One page](one.md)\n\n![A figure](results/a.png)\n\nA figure.\n" in made
+    assert "b.png" not in made
 
 
 def test_the_version_is_one():

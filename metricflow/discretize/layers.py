@@ -28,20 +28,14 @@ _LAYERS = (nn.Dense, nn.DenseGeneral, nn.Conv, nn.ConvTranspose, nn.ConvLocal, n
 
 
 def quantized_dense(features: int, how: Quantization, **fields: Any) -> nn.Dense:
-    """Linen's ``Dense`` with kernel and input quantised.
-
-    Source: RF 2
-    """
+    """Linen's ``Dense`` with kernel and input quantised (RF 2)."""
     return nn.Dense(features, dot_general=_quantized(jax.lax.dot_general, how), **fields)
 
 
 def quantized_conv(
     features: int, kernel_size: int | Sequence[int], how: Quantization, **fields: Any
 ) -> nn.Conv:
-    """Linen's ``Conv`` with kernel and input quantised; zeros of the padding stay zeros.
-
-    Source: RF 2
-    """
+    """Linen's ``Conv`` with kernel and input quantised (RF 2); zeros of the padding stay zeros."""
     product = fields.pop("conv_general_dilated", None) or jax.lax.conv_general_dilated
     return nn.Conv(features, kernel_size, conv_general_dilated=_quantized(product, how), **fields)
 
@@ -55,8 +49,6 @@ class NormalizedLayer(nn.Module):
         how: what is quantised.
         strides: of a convolution.
         activation: after the normalisation; None for the identity.
-
-    Source: RF 2
     """
 
     features: int
