@@ -13,7 +13,6 @@ first are spread over the memory of the devices if their length is a multiple of
 number; with any other length each device holds all of them, and only the work is divided.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from . import _checks
+from ._threads import threads_of_processors
 
 AXIS = "points"
 
@@ -51,7 +51,7 @@ def mesh(count: int | None = None) -> Mesh:
             f"got {count}"
         )
     local = jax.local_device_count()
-    threads = max(_threads(), local)
+    threads = max(threads_of_processors(), local)
     if devices[0].platform == "cpu" and local > 1 and threads <= count:
         raise ValueError(
             f"count: {count} devices on processors with {threads} threads may wait for each other "
@@ -186,15 +186,6 @@ def filled_up(x: Any, total: int, axis: int = 0) -> jax.Array:
         return x
     index = jnp.minimum(jnp.arange(total), x.shape[axis] - 1)
     return x[(slice(None),) * axis + (index,)]
-
-
-def _threads() -> int:
-    """How many threads jax has on processors, if nobody changed ``NPROC`` since it began."""
-    given = os.environ.get("NPROC", "")
-    if given.isdigit():
-        return int(given)
-    known = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def _placed(leaf: Any, spec: PartitionSpec) -> jax.Array:

@@ -60,7 +60,7 @@ def test_paths_of_a_machine_are_seen(tmp_path):
 
 def test_the_make_targets_are_there_and_say_what_they_do():
     text = (ROOT / "Makefile").read_text()
-    wanted = {"main", "test", "test-heavy", "docs", "lock", "clean", "benchmark", "peer"}
+    wanted = {"main", "test", "test-heavy", "docs", "lock", "clean", "benchmark", "peers"}
     assert wanted <= set(re.findall(r"^([a-z-]+):.*## .+", text, re.M))
 
 
