@@ -42,12 +42,16 @@ def compare(name: str, ours: Callable[[], Any], peers: dict[str, Callable[[], An
     """Our time, that of each peer, and the ratios ours / peer, of processor and of wall seconds."""
     row: dict[str, Any] = {"name": name, "ours": measure(ours), "peers": {}}
     for peer, function in peers.items():
-        found = measure(function, repeats=3)
-        row["peers"][peer] = found | {
-            "ratio": row["ours"]["cpu"] / found["cpu"],
-            "wall_ratio": row["ours"]["wall"] / found["wall"],
-        }
+        row["peers"][peer] = beside(row["ours"], measure(function, repeats=3))
     return row
+
+
+def beside(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
+    """The times of a peer, and the ratios ours / peer."""
+    return peer | {
+        "ratio": ours["cpu"] / peer["cpu"],
+        "wall_ratio": ours["wall"] / peer["wall"],
+    }
 
 
 def _processor_seconds() -> float:

@@ -7,16 +7,14 @@ transcendental function as one; bytes are those of arguments and results, each m
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from benchmarks import _operations
+from benchmarks import _operations, _programs
 from benchmarks._timing import measure
-from benchmarks.growth import Affine
-from metricflow import ansatz, geometry, kernels
-from metricflow.flows import GaussNewton, KernelFlow
+from metricflow.flows.gauss_newton import FACTORS
 
 _SEARCH = "search for roots counted once"
 
@@ -41,19 +39,22 @@ def rows(points: int | None = None) -> list[dict]:
     for dtype in ("float32", "float64"):
         bounds = _bounds(dtype, min(points // 2, 8192))
         programs = {
-            f"Gaussian kernel sum, {points} x {points}": _kernel_sum(points, dtype),
-            f"sample {10 * points} quintic points ({_SEARCH})": _sampling(10 * points, dtype),
-            f"metric-NTK product, {10 * points} points": _ntk_product(10 * points, dtype),
-            **{
-                f"Gauss-Newton step, {factor}, {2 * points} x {points // 8}": _gauss_newton(
-                    2 * points, points // 8, factor, dtype
-                )
-                for factor in ("qr", "cholesky")
-            },
+            f"Gaussian kernel sum, {points} x {points}": _programs.kernel_sum(points, dtype),
+            f"sample {10 * points} quintic points ({_SEARCH})": _programs.sampling(
+                10 * points, dtype
+            ),
+            f"metric-NTK product, {10 * points} points": _programs.ntk_product(10 * points, dtype),
         }
+        for factor in FACTORS:
+            samples, parameters = 2 * points, points // 8
+            name = f"Gauss-Newton step, {factor}, {samples} x {parameters}"
+            programs[name] = _programs.gauss_newton(
+                samples, parameters, "parameters", factor, dtype
+            )
         if accelerator:
             for many in (100_000, 1_000_000):
-                programs[f"one step of a Gaussian flow, {many} points"] = _flow(many, dtype)
+                name = f"one step of a Gaussian flow, {many} points"
+                programs[name] = _programs.kernel_step(many, dtype)
         found += [
             _row(f"{name}, {dtype}", program, arguments, bounds)
             for name, (program, arguments) in programs.items()
@@ -75,7 +76,8 @@ def _bounds(dtype: str, size: int) -> Bounds:
 def _row(name: str, program: Callable, arguments: tuple, bounds: Bounds) -> dict:
     compiled = jax.jit(program)
     ours = measure(lambda: compiled(*arguments))
-    moved = sum(x.nbytes for x in jax.tree.leaves((arguments, compiled(*arguments))))
+    arrays = jax.tree.leaves((arguments, jax.eval_shape(program, *arguments)))
+    moved = sum(x.size * x.dtype.itemsize for x in arrays)
     operations = _operations_of(program, arguments)
     return {
         "name": name,
@@ -95,45 +97,3 @@ def _operations_of(program: Callable, arguments: tuple) -> float:
         # libraries of accelerators do not show in the text of their programs
         text = jax.jit(program).lower(*jax.device_put(arguments, processor)).compile().as_text()
     return _operations.count(str(text), 1).flops
-
-
-def _kernel_sum(points: int, dtype: str) -> tuple[Callable, tuple]:
-    z = geometry.sample_points(jax.random.key(0), geometry.fermat(3), points, dtype=dtype).z
-    apply = functools.partial(kernels.apply, kernels.Gaussian(0.4))
-    return lambda z, v: apply(z, z, v), (z, jnp.ones((points, 9), dtype))
-
-
-def _sampling(points: int, dtype: str) -> tuple[Callable, tuple]:
-    sample = functools.partial(
-        geometry.sample_points, manifold=geometry.fermat(3), n=points, dtype=dtype
-    )
-    return sample, (jax.random.key(0),)
-
-
-def _ntk_product(points: int, dtype: str) -> tuple[Callable, tuple]:
-    network = ansatz.Mlp((64, 64), "gelu", outputs=9)
-    x, v = jnp.ones((points, 10), dtype), jnp.ones((points, 9), dtype)
-    params = jax.tree.map(lambda p: p.astype(dtype), network.init(jax.random.key(2), x[0]))
-
-    def product(params: Any, x: jax.Array, v: jax.Array) -> jax.Array:
-        return kernels.metric_ntk_product(network, params, x, None, v)
-
-    return product, (params, x, v)
-
-
-def _gauss_newton(samples: int, parameters: int, factor: str, dtype: str) -> tuple[Callable, tuple]:
-    keys = jax.random.split(jax.random.key(0))
-    problem = Affine(
-        jax.random.normal(keys[0], (samples, parameters), dtype),
-        jax.random.normal(keys[1], (samples,), dtype),
-    )
-    method = GaussNewton(solver="parameters", factor=factor)
-    return method.step, (method.init(jnp.zeros(parameters, dtype)), problem)
-
-
-def _flow(points: int, dtype: str) -> tuple[Callable, tuple]:
-    sample = geometry.sample_points_in_chart(
-        jax.random.key(0), geometry.fermat(3), points, dtype=dtype
-    )
-    flow = KernelFlow(kernels.Gaussian(0.4), step_size=0.03, normalise_update=True)
-    return lambda state: flow.step(state)[0], (flow.init(sample),)

@@ -10,15 +10,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from benchmarks import _operations
-from benchmarks.growth import Affine
-from metricflow import ansatz, devices, geometry, kernels
-from metricflow.flows import GaussNewton, KernelFlow
+from benchmarks import _operations, _programs
+from metricflow import devices
 
 COUNTS = (1, 2, 4, 8)
 
@@ -26,9 +22,9 @@ COUNTS = (1, 2, 4, 8)
 def rows(points: int = 1000, parameters: int = 128, counts: Sequence[int] = COUNTS) -> list[dict]:
     """Operations and bytes sent of one device, for ``points`` points a device."""
     cases = {
-        "sampling": lambda n: _sampling(n),
-        "step of a kernel flow": lambda n: _kernel_step(n, points),
-        "metric-NTK product": lambda n: _ntk_product(n, points),
+        "sampling": lambda n: _programs.sampling(n, "float32"),
+        "step of a kernel flow": lambda n: _programs.kernel_step(n, "float32", points),
+        "metric-NTK product": lambda n: _programs.ntk_product(n, "float32", points),
         "Gauss-Newton step, QR": lambda n: _gauss_newton(n, parameters, "qr"),
         "Gauss-Newton step, Cholesky": lambda n: _gauss_newton(n, parameters, "cholesky"),
     }
@@ -45,34 +41,8 @@ def _counted(case: Callable, points: int, count: int) -> dict:
     return {"devices": count, "points": points * count} | _operations.count(text, count)._asdict()
 
 
-def _sampling(points: int) -> tuple[Callable, tuple]:
-    quintic = geometry.fermat(3)
-    return lambda key: geometry.sample_points(key, quintic, points), (jax.random.key(0),)
-
-
-def _kernel_step(points: int, chunk: int) -> tuple[Callable, tuple]:
-    sample = geometry.sample_points_in_chart(
-        jax.random.key(0), geometry.fermat(3), points, dtype=jnp.float32
-    )
-    flow = KernelFlow(kernels.Gaussian(0.4), step_size=0.03, normalise_update=True)
-    return lambda state: flow.step(state)[0], (flow.init(sample, chunk=chunk),)
-
-
-def _ntk_product(points: int, chunk: int) -> tuple[Callable, tuple]:
-    network = ansatz.Mlp((64, 64), "gelu", outputs=9)
-    x, v = devices.divide((jnp.ones((points, 10)), jnp.ones((points, 9))))
-    params = network.init(jax.random.key(2), x[0])
-
-    def product(params: Any, x: jax.Array, v: jax.Array) -> jax.Array:
-        return kernels.metric_ntk_product(network, params, x, None, v, chunk=chunk)
-
-    return product, (params, x, v)
-
-
-def _gauss_newton(points: int, parameters: int, factor: str) -> tuple[Callable, tuple]:
-    problem = devices.divide(Affine(jnp.ones((points, parameters)), jnp.ones(points)))
-    method = GaussNewton(factor=factor, solver="parameters", damping=1e-6)
-    return method.step, (method.init(jnp.zeros(parameters)), problem)
+def _gauss_newton(samples: int, parameters: int, factor: str) -> _programs.Program:
+    return _programs.gauss_newton(samples, parameters, "parameters", factor, "float32", 1e-6)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

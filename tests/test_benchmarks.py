@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import _operations, _report, growth, roofline, weak_scaling
+from benchmarks import _operations, _programs, _report, growth, roofline, weak_scaling
 from metricflow import devices
 
 
@@ -64,14 +64,15 @@ def test_growth_is_fitted_and_drawn(tmp_path):
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("name", ["kernel_step", "ntk_product", "gauss_newton"])
-def test_what_growth_measures_runs(name):
+@pytest.mark.parametrize("name", ["kernel_step", "kernel_sum", "ntk_product", "sampling"])
+def test_programs_run(name):
     makers = {
-        "kernel_step": lambda: growth._kernel_step(30),
-        "ntk_product": lambda: growth._ntk_product(30),
-        "gauss_newton": lambda: growth._gauss_newton(30, 10, "parameters", "qr"),
+        "kernel_step": lambda: _programs.kernel_step(30),
+        "kernel_sum": lambda: _programs.kernel_sum(30, "float32"),
+        "ntk_product": lambda: _programs.ntk_product(30),
+        "sampling": lambda: _programs.sampling(30),
     }
-    for leaf in jax.tree.leaves(makers[name]()()):
+    for leaf in jax.tree.leaves(growth._called(makers[name]())()):
         if leaf.dtype.kind in "fc":
             assert np.all(np.isfinite(leaf))
 
@@ -80,7 +81,7 @@ def test_what_growth_measures_runs(name):
 @pytest.mark.parametrize(("samples", "parameters"), [(30, 10), (10, 30)])
 def test_the_peer_of_gauss_newton_makes_the_same_step(samples, parameters, factor):
     arguments = (samples, parameters, "parameters" if samples > parameters else "samples", factor)
-    ours, _ = growth._gauss_newton(*arguments)()
+    ours, _ = growth._called(_programs.gauss_newton(*arguments))()
     np.testing.assert_allclose(ours.parameters, growth._lapack(*arguments)(), atol=1e-10)
 
 
