@@ -8,7 +8,7 @@ TANGENTS := $(VENV)/.neural-tangents
 PEER := .venv-peer
 PEER_OUT ?= results/peer_mlgeometry.json
 
-.PHONY: help main test test-heavy lint docs benchmark neural-tangents peers lock clean
+.PHONY: help main test test-heavy test-browser lint docs benchmark neural-tangents peers lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /: /'
@@ -38,6 +38,9 @@ test: lint $(TANGENTS) ## style, types, tests, documentation
 
 test-heavy: $(READY) ## the tests that take minutes
 	$(RUN) -m pytest -m heavy
+
+test-browser: $(READY) ## the interactive quintic in a headless Chromium, which has to be installed
+	$(RUN) -m pytest -m browser tests/experiments/test_quintic_slice_browser.py
 
 docs: $(READY) ## the documentation site, warnings are errors
 	$(RUN) -m sphinx -W --keep-going -q -b html docs docs/_build/html

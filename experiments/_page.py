@@ -55,6 +55,15 @@ def write_page(
     write_atomically(path, content)
 
 
+def embedded(path: Path, height: int = 640) -> str:
+    """A page as HTML that a notebook shows: the whole page in a frame, so the file may go."""
+    source = html.escape(path.read_text())
+    return (
+        f'<div><iframe srcdoc="{source}" width="100%" height="{height}" '
+        'style="border: 0" sandbox="allow-scripts"></iframe></div>'
+    )
+
+
 def mesh_data(
     z: np.ndarray, values: np.ndarray, *, limits: tuple[float, float], cmap: str, angle: float
 ) -> dict:

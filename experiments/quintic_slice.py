@@ -36,6 +36,7 @@ LABELS = {
 }
 PAGE_LABELS = {"log_eta": "log η", "ricci": "Ricci scalar at unit volume"}
 CMAP = "plasma"
+PAGE = "slice.html"
 _RESIDUAL = 1e-12
 
 
@@ -161,7 +162,7 @@ def draw(result: dict, folder: Path) -> None:
 
     degree = result["dim"] + 2
     _page.write_page(
-        folder / "slice.html",
+        folder / PAGE,
         patches,
         values,
         limits=(low, high),
@@ -171,6 +172,27 @@ def draw(result: dict, folder: Path) -> None:
         text=f"{PAGE_LABELS[result['colour']]} of {result['metric']} on the {degree**2} patches of "
         f"z₁<sup>{degree}</sup> + z₂<sup>{degree}</sup> = 1",
     )
+
+
+def interactive(folder: Path, height: int = 640) -> Any:
+    """The page of a finished run, to be turned by hand in a notebook.
+
+    Args:
+        folder: of the run, as ``results/quintic_slice/default``.
+        height: of the frame, in pixels.
+
+    Returns:
+        An ``IPython.display.HTML`` that holds the whole page.
+
+    Raises:
+        ValueError: there is no page.
+    """
+    from IPython.display import HTML
+
+    path = Path(folder) / "figures" / PAGE
+    if not path.exists():
+        raise ValueError(f"{path}: no such file; run or --redraw this experiment first")
+    return HTML(_page.embedded(path, height))
 
 
 def _slice_stage(config: Config, metric: Any, record: _run.Record) -> dict:

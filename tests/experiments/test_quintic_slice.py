@@ -1,4 +1,6 @@
+import html
 import json
+import re
 from html.parser import HTMLParser
 
 import jax
@@ -124,6 +126,14 @@ def test_the_page_holds_the_mesh_and_needs_nothing_else(smoke):
     colours = low + np.array(mesh["values"]) / mesh["levels"] * (high - low)
     assert np.abs(colours - values).max() <= (high - low) / mesh["levels"]
     assert (smoke / "figures" / "slice.png").stat().st_size > 10_000
+
+
+def test_a_notebook_shows_the_same_page_in_a_frame(smoke, tmp_path):
+    shown = quintic_slice.interactive(smoke).data
+    frame = re.fullmatch(r'<div><iframe srcdoc="(.*?)" width=.*</iframe></div>', shown, re.DOTALL)
+    assert html.unescape(frame[1]) == (smoke / "figures" / "slice.html").read_text()
+    with pytest.raises(ValueError, match=r"slice\.html: no such file; run or --redraw"):
+        quintic_slice.interactive(tmp_path)
 
 
 def test_what_does_not_fit_on_a_page_is_refused(tmp_path):
