@@ -5,6 +5,7 @@ import ast
 import datetime
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,18 +20,19 @@ class Experiment(NamedTuple):
     Attributes:
         name: of the module.
         about: the first line of its description.
-        seconds: of the published run with the fewest flags, on two cores; None if there is none.
+        seconds: of the published runs on two cores, shortest first.
         last: the newest result, or None.
     """
 
     name: str
     about: str
-    seconds: float | None
+    seconds: list[float]
     last: Path | None
 
 
 def experiments(out: Path) -> Iterator[Experiment]:
     """All experiments, with their newest results below a folder."""
+    published = _published_seconds()
     for path in sorted(_HERE.glob("[a-z]*.py")):
         source = path.read_text()
         if "_run.launch(" not in source:
@@ -39,22 +41,38 @@ def experiments(out: Path) -> Iterator[Experiment]:
         yield Experiment(
             path.stem,
             str(ast.get_docstring(ast.parse(source))).splitlines()[0],
-            _published_seconds(path.stem),
+            sorted(published[path.stem]),
             max(results, key=lambda file: file.stat().st_mtime, default=None),
         )
 
 
-def _published_seconds(name: str) -> float | None:
-    found = []
-    for path in sorted(_PUBLISHED.glob("*.json")):
+def _published_seconds() -> dict[str, list[float]]:
+    found = defaultdict(list)
+    for path in _PUBLISHED.glob("*.json"):
         content = json.loads(path.read_text())
         # some are tables of several runs
-        whole = content if isinstance(content, dict) else {}
-        command, seconds = str(whole.get("command")).split(), whole.get("seconds")
-        if command[:3] == ["python", "-m", f"experiments.{name}"] and seconds:
-            total = seconds["total"] if isinstance(seconds, dict) else seconds
-            found.append((len(command), total))
-    return min(found)[1] if found else None
+        for run in content if isinstance(content, list) else [content]:
+            words = str(run.get("command")).split()
+            # a budget in place of a measurement: the run ends with it
+            seconds = run.get("seconds", run.get("budget"))
+            if words[:2] == ["python", "-m"] and seconds:
+                total = seconds["total"] if isinstance(seconds, dict) else seconds
+                found[words[2].removeprefix("experiments.")].append(total)
+    return found
+
+
+def _minutes(seconds: Sequence[float]) -> str:
+    rounded = sorted({max(1, round(s / 60)) for s in seconds})
+    return "-".join(str(m) for m in (rounded[0], rounded[-1])[: len(rounded)]) if rounded else "-"
+
+
+def _taken(result: Path) -> str:
+    """How long a run took, as far as its result tells."""
+    try:
+        seconds = json.loads(result.read_text())["seconds"]
+        return f", {_minutes([seconds['total'] if isinstance(seconds, dict) else seconds])} min"
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,14 +82,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of all results")
     arguments = parser.parse_args(argv)
+    print(f"{'':20s} minutes")
     for found in experiments(arguments.out):
-        time = "-" if found.seconds is None else f"{max(1, round(found.seconds / 60))} min"
-        print(f"{found.name:22s} {time:>7s}  {found.about}")
+        print(f"{found.name:20s} {_minutes(found.seconds):>7s}  {found.about}")
         if found.last is not None:
             day = datetime.date.fromtimestamp(found.last.stat().st_mtime)
-            print(f"{'':31s}  last result: {found.last.parent}, {day}")
+            print(f"{'':29s} last result: {found.last.parent}, {day}{_taken(found.last)}")
     print(
-        "\nminutes of the published runs on two cores, or less; python -m experiments.NAME --help"
+        "\nMinutes: of the published runs on two cores, shortest to longest (docs/results).\n"
+        "Each runs by python -m experiments.NAME, and says more with --help."
     )
     return 0
 

@@ -18,7 +18,7 @@ def test_all_experiments_are_listed(tmp_path, capsys):
     for age, name in enumerate(("new", "old")):
         file = tmp_path / "ricci_flow" / name / "result.json"
         file.parent.mkdir(parents=True)
-        file.write_text("{}")
+        file.write_text('{"seconds": {"total": 150.0}}')
         os.utime(file, (1.7e9 - age, 1.7e9 - age))
     (tmp_path / "ricci_flow" / "unfinished").mkdir()
     assert experiments.main(["--out", str(tmp_path)]) == 0
@@ -28,16 +28,26 @@ def test_all_experiments_are_listed(tmp_path, capsys):
         path.stem for path in FOLDER.glob("[a-z]*.py") if "--preset" in path.read_text()
     }
     day = datetime.date.fromtimestamp(1.7e9)
-    assert f"last result: {tmp_path / 'ricci_flow' / 'new'}, {day}" in said
+    assert f"last result: {tmp_path / 'ricci_flow' / 'new'}, {day}, 2 min\n" in said
     assert said.count("last result") == 1
 
 
 def test_times_are_those_of_the_published_runs():
     found = {each.name: each.seconds for each in experiments.experiments(Path("nowhere"))}
-    published = json.loads((FOLDER.parent / "docs" / "results" / "ricci_flow.json").read_text())
-    assert found["ricci_flow"] == pytest.approx(published["seconds"]["total"])
-    # of several runs the one with the fewest flags
-    assert found["learned_kernel"] > 1000
+    results = FOLDER.parent / "docs" / "results"
+    one = json.loads((results / "ricci_flow.json").read_text())
+    assert found["ricci_flow"] == [pytest.approx(one["seconds"]["total"])]
+    # a run a file, and all runs of a table in one file, by their budgets
+    assert len(found["learned_kernel"]) == 2
+    table = json.loads((results / "record_metrics.json").read_text())
+    assert found["record_metric"] == sorted(run["budget"] for run in table)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [([], "-"), ([3.0], "1"), ([100, 130], "2"), ([59, 200, 1450], "1-24")]
+)
+def test_times_are_shown_as_minutes(seconds, shown):
+    assert experiments._minutes(seconds) == shown
 
 
 @pytest.mark.parametrize(

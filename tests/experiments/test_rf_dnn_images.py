@@ -172,7 +172,7 @@ def test_every_preset_makes_a_step(preset):
 
 
 def test_a_network_that_diverges_is_counted_and_not_kept(tmp_path):
-    """With a learning rate in which single precision overflows; the others go on."""
+    """With a learning rate at which single precision overflows."""
     config = dataclasses.replace(TINY, rates=(1e30,), seeds=2)
     found = rf_dnn_images.run(config, _run.Record(tmp_path))
     rows = found["models"]["small"]["1"]
@@ -183,6 +183,27 @@ def test_a_network_that_diverges_is_counted_and_not_kept(tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
     json.dumps(found, allow_nan=False)
     rf_dnn_images.draw(found, tmp_path / "figures")
+
+
+def test_of_several_seeds_the_first_that_did_not_diverge_is_kept(tmp_path, monkeypatch):
+    config = dataclasses.replace(TINY, rules=("ste",), seeds=2, epochs=1)
+    train = _image_training.train
+
+    def first_diverges(*arguments):
+        found, states = train(*arguments)
+        lost = jax.tree.map(
+            lambda x: x.at[0].set(jnp.nan) if jnp.issubdtype(x.dtype, jnp.floating) else x,
+            states.parameters,
+        )
+        states = states._replace(parameters=lost, failed=states.failed.at[0].set(True))
+        return found | {"failed": np.array([True, False])}, states
+
+    monkeypatch.setattr(_image_training, "train", first_diverges)
+    row = rf_dnn_images.run(config, _run.Record(tmp_path))["models"]["small"]["1"]["ste"]
+    assert row["diverged"] == 1
+    (path,) = (tmp_path / "networks").glob("*.npz")
+    variables, _ = load_network(path)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(variables))
 
 
 @pytest.mark.heavy
