@@ -24,6 +24,7 @@ from .algebraic import (
     section_values,
 )
 from .features import composed_hessian, composed_jet, feature_jets
+from .invariant_functions import SpectralBasis, basis_hessians, basis_jets
 from .models import (
     ANSAETZE,
     ComponentData,
@@ -52,14 +53,8 @@ from .potentials import (
     network_hessians,
     projective_features,
 )
-from .spectral import (
-    SpectralBasis,
-    SpectralMetric,
-    basis_hessians,
-    basis_jets,
-    compact_metric,
-    spectral_basis,
-)
+from .spectral import SpectralMetric, compact_metric
+from .spectral_recursion import spectral_basis
 from .symmetry import (
     Symmetry,
     invariant_dimensions,

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 
 from .._tiles import carrying, map_tiles
 from ..geometry import Points
+from .invariant_functions import SpectralBasis, basis_jets
 from .jets import jet_size
-from .spectral import SpectralBasis, basis_jets
 
 
 @functools.partial(jax.jit, static_argnames="chunk")

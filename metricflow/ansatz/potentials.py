@@ -18,10 +18,11 @@ from .._tiles import carrying, map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, hermitian_pack
 from .features import composed_hessian, feature_jets
 from .global_metric import GlobalMetric
+from .invariant_functions import SpectralBasis
 from .jets import components_to_hermitian, hermitian_components
 from .networks import Mlp
 from .perceptrons import perceptron_hessians
-from .spectral import SpectralBasis, spectral_basis
+from .spectral_recursion import spectral_basis
 from .symmetry import no_symmetry
 
 

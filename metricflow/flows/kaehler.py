@@ -26,8 +26,8 @@ from jaxtyping import Array, Float, Int
 from .. import _checks
 from .._pytree import register_dataclass
 from ..ansatz.features import feature_jets
+from ..ansatz.invariant_functions import SpectralBasis
 from ..ansatz.jets import hermitian_dual
-from ..ansatz.spectral import SpectralBasis
 from ..energies import ENTROPY, ConvexFunction
 from ..geometry import (
     Points,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from metricflow import ansatz, diagnostics, geometry
-from metricflow.ansatz import spectral
+from metricflow.ansatz import spectral_recursion
 from metricflow.flows import GaussNewton, LinearPotential
 from tests.geometry.cubic import integrate
 from tests.tolerances import tolerance
@@ -152,7 +152,7 @@ def test_functions_that_are_rounding_are_recognised(quintic):
     points = geometry.sample_points(jax.random.key(0), quintic, 300)
     z = np.asarray(points.z)
     basis = ansatz.spectral_basis(quintic, 8, points)
-    builder = spectral._Builder(z / np.linalg.norm(z, axis=1, keepdims=True), basis, 3)
+    builder = spectral_recursion._Builder(z / np.linalg.norm(z, axis=1, keepdims=True), basis, 3)
     assert np.abs(builder.values[:, :64] - builder.image_values).max() < 1e-9
     # f_1^2 lies in the span of the functions: what is left of it is rounding
     square = builder.values[1] ** 2
