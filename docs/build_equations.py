@@ -108,7 +108,7 @@ def page(equations: dict[str, dict[str, str]], code: Index, checks: Index) -> st
         "",
         f"Of {len(equations)} equations {built} are built, each with a function and a test that "
         f"checks it ({count['erratum']} of them not as printed); {count['planned']} are planned "
-        f"and {count['theory']} are theory, definitions and steps of proofs: of these a test is named "
+        f"and {count['theory']} are theory, definitions and steps of proofs: a test is named "
         "in which they can be seen at work, no proof.  MF is *Metric Flows with "
         "Neural Networks*, RF is *Learning Discretized Neural Networks under Ricci Flow*.",
         "",

@@ -100,3 +100,11 @@ def test_readme_commands_are_make_targets():
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
     named = re.findall(r"(?:^|`)make ([a-z-]+)", (ROOT / "README.md").read_text(), re.M)
     assert {"main", "test"} <= set(named) <= set(targets)
+
+
+def test_the_pages_of_the_papers_name_every_erratum():
+    table = tomllib.loads((ROOT / "docs/equations.toml").read_text())
+    for paper, page in (("MF", "paper_metric_flows"), ("RF", "paper_discretised")):
+        text = (ROOT / f"docs/{page}.md").read_text().split("## Errata")[1]
+        wrong = {k for k, entry in table[paper].items() if entry["status"] == "erratum"}
+        assert set(re.findall(rf"{paper} ([A-Z.\d]+)", text)) >= wrong
