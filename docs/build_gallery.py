@@ -9,8 +9,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 FIGURE = re.compile(r"^!\[([^\]]+)\]\((results/[^)]+)\)$", re.MULTILINE)
-# they put what other pages explain beside the papers
-SHOWN_AGAIN = ("paper_metric_flows", "paper_discretised")
+# they show what other pages explain
+SHOWN_AGAIN = ("getting_started", "paper_metric_flows", "paper_discretised")
 
 
 def page(docs: Path) -> str:
