@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,14 +61,31 @@ def listed(table: Path) -> dict[str, dict[str, str]]:
     }
 
 
-def problems(equations: dict[str, dict[str, str]], code: Index, checks: Index) -> list[str]:
-    """What is wrong with the coverage; empty when everything built is built and tested."""
+def test_names(folder: Path) -> set[str]:
+    """Names of all test functions."""
+    found = re.compile(r"^def (test_\w+)", re.M)
+    return {name for path in folder.rglob("test_*.py") for name in found.findall(path.read_text())}
+
+
+def problems(
+    equations: dict[str, dict[str, str]], code: Index, checks: Index, known: Collection[str] = ()
+) -> list[str]:
+    """What is wrong with the coverage; empty when everything built is built and tested.
+
+    Args:
+        equations, code, checks: from the functions above.
+        known: names of tests, in which an equation of theory has to be seen.
+    """
     wrong = []
     for label, entry in equations.items():
         if entry["status"] not in STATUSES:
             wrong.append(f"{label} is of unknown status {entry['status']!r}, not in {STATUSES}")
         if entry["status"] == "erratum" and not entry.get("erratum"):
             wrong.append(f"{label} is listed as erratum but nothing says what is wrong in print")
+        if entry["status"] == "theory" and entry.get("seen") not in known:
+            wrong.append(
+                f"{label} is theory and is seen in {entry.get('seen')!r}, which is no test"
+            )
         if entry["status"] in BUILT:
             if label not in code:
                 wrong.append(f"{label} is listed as built but no docstring names it")
@@ -90,7 +108,8 @@ def page(equations: dict[str, dict[str, str]], code: Index, checks: Index) -> st
         "",
         f"Of {len(equations)} equations {built} are built, each with a function and a test that "
         f"checks it ({count['erratum']} of them not as printed); {count['planned']} are planned "
-        f"and {count['theory']} are theory, with nothing to compute.  MF is *Metric Flows with "
+        f"and {count['theory']} are theory, definitions and steps of proofs: a test is named "
+        "in which they can be seen at work, no proof.  MF is *Metric Flows with "
         "Neural Networks*, RF is *Learning Discretized Neural Networks under Ricci Flow*.",
         "",
         "| equation | what | status | functions | tests |",
@@ -100,6 +119,8 @@ def page(equations: dict[str, dict[str, str]], code: Index, checks: Index) -> st
     for label, entry in equations.items():
         functions = ", ".join(f"{{py:obj}}`~{name}`" for name in code.get(label, []))
         checked = ", ".join(f"`{t.split('::')[1]}`" for t in checks.get(label, []))
+        if "seen" in entry:
+            checked = f"seen in `{entry['seen']}`"
         lines.append(
             f"| {label} | {entry['title']} | {entry['status']} | {functions} | {checked} |"
         )
@@ -112,7 +133,7 @@ def main(arguments: list[str]) -> int:
     """Write the page, or compare it."""
     equations = listed(ROOT / "docs/equations.toml")
     code, checks = sources(ROOT / "metricflow"), tests(ROOT / "tests")
-    wrong = problems(equations, code, checks)
+    wrong = problems(equations, code, checks, test_names(ROOT / "tests"))
     target = ROOT / "docs/equations.md"
     text = page(equations, code, checks)
     if "--check" not in arguments:

@@ -9,19 +9,21 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 FIGURE = re.compile(r"^!\[([^\]]+)\]\((results/[^)]+)\)$", re.MULTILINE)
+# they show what other pages explain
+SHOWN_AGAIN = ("getting_started", "paper_metric_flows", "paper_discretised")
 
 
 def page(docs: Path) -> str:
     """All figures in the order of the table of contents, with the pages that explain them."""
-    order = re.search(r"```\{toctree\}.*?\n\n(.*?)```", (docs / "index.md").read_text(), re.S)
-    names = order[1].split() if order else []
+    trees = re.findall(r"```\{toctree\}.*?\n\n(.*?)```", (docs / "index.md").read_text(), re.S)
+    names = [name for tree in trees for name in tree.split()]
     lines = [
         "# Gallery",
         "",
         "Every figure of these pages; numbers and commands are where they come from.",
     ]
     for name in names:
-        if name == "gallery":
+        if name in ("gallery", *SHOWN_AGAIN):
             continue
         text = (docs / f"{name}.md").read_text()
         figures = FIGURE.findall(text)

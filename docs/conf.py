@@ -21,7 +21,14 @@ napoleon_custom_sections = [("Source", "notes_style")]
 html_theme = "pydata_sphinx_theme"
 html_title = "metricflow"
 html_show_sourcelink = False
-html_theme_options = {"show_prev_next": False, "secondary_sidebar_items": ["page-toc"]}
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_sidebars = {"**": ["globaltoc.html"]}  # all pages beside each
+html_theme_options = {
+    "navbar_center": [],
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
 suppress_warnings = ["misc.highlighting_failure"]
 napoleon_use_ivar = True
 

@@ -19,6 +19,7 @@ The catalogue:
 - :mod:`metricflow.data`: images: data sets, splits, augmentation (not imported here)
 - :mod:`metricflow.devices`, :mod:`metricflow.processes`: the same programs on many devices and in
   many processes
+- :func:`metricflow.register_dataclass`: kernels and families of potentials of one's own
 - :func:`metricflow.save_metric`, :func:`metricflow.load_metric`: one file format for every metric
 - :mod:`metricflow.records`: Calabi-Yau metrics that come with the library
 - :mod:`metricflow.training`: networks trained with optax, discretised ones too, with checkpoints
@@ -41,6 +42,7 @@ from . import (
     processes,
     records,
 )
+from ._pytree import register_dataclass
 from ._version import __version__
 from .checkpoint import load_metric, save_metric
 from .optim import lne_gradient, ste_gradient
@@ -61,6 +63,7 @@ __all__ = [
     "optim",
     "processes",
     "records",
+    "register_dataclass",
     "save_metric",
     "ste_gradient",
 ]

@@ -52,6 +52,10 @@ def test_sources_and_markers_are_found(tree):
     }
 
 
+def test_names_of_tests_are_found(tree):
+    assert build_equations.test_names(tree / "tests") == {"test_x"}
+
+
 def test_gaps_in_the_coverage_are_named():
     built, planned = {"title": "", "status": "built"}, {"title": "", "status": "planned"}
     equations = {"MF 1": built, "MF 2": built, "MF 3": built, "MF 4": planned}
@@ -66,7 +70,12 @@ def test_every_status_means_something():
     code, checks = {"MF 1": ["f"]}, {"MF 1": ["t"]}
     erratum = {"title": "", "status": "erratum", "erratum": "a sign"}
     assert build_equations.problems({"MF 1": erratum}, code, checks) == []
-    assert build_equations.problems({"MF 1": {"title": "", "status": "theory"}}, {}, {}) == []
+    theory = {"MF 1": {"title": "", "status": "theory", "seen": "test_x"}}
+    assert build_equations.problems(theory, {}, {}, {"test_x"}) == []
+    assert "no test" in build_equations.problems(theory, {}, {}, {"test_y"})[0]
+    assert (
+        "no test" in build_equations.problems({"MF 1": {**erratum, "status": "theory"}}, {}, {})[0]
+    )
     assert len(build_equations.problems({"MF 1": erratum}, {}, {})) == 2
     unsaid = {"title": "", "status": "erratum"}
     assert "what is wrong" in build_equations.problems({"MF 1": unsaid}, code, checks)[0]

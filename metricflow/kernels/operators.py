@@ -241,7 +241,27 @@ def _streamed(kernel: Any, z1: Array, z2: Array, v: Array, normalise: bool, chun
     return fold_pairs(start, carrying(add, kernel), finish, z1, (z2, v), chunk)
 
 
+def check_registered(name: str, kernel: object) -> None:
+    """Compiled programs take kernels as arguments.
+
+    Raises:
+        ValueError: the kernel, or one inside it, is no pytree.
+    """
+    for leaf in jax.tree.leaves(kernel):
+        if isinstance(leaf, PairKernel | MatrixKernel):
+            raise ValueError(
+                f"{name}: {type(leaf).__name__} is no pytree, and kernels enter compiled code as "
+                "arguments; make it a dataclass and decorate it with metricflow.register_dataclass"
+            )
+
+
 def _check_sets(kernel: Any, z1: AnyArray, z2: AnyArray) -> tuple[Array, Array]:
+    if not isinstance(kernel, PairKernel | MatrixKernel | Delta):
+        raise ValueError(
+            "kernel: expected an object with a method matrix(z1, z2), or operator(z1, z2, ...) if "
+            f"it mixes components, got {type(kernel).__name__}"
+        )
+    check_registered("kernel", kernel)
     if getattr(kernel, "reads_vectors", False) and not jnp.iscomplexobj(z1):
         first, second = jnp.asarray(z1), jnp.asarray(z2)
         real = all(jnp.issubdtype(z.dtype, jnp.floating) for z in (first, second))

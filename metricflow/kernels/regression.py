@@ -24,9 +24,9 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from .. import _checks
 from .._checks import AnyArray
-from .._pytree import is_opaque, register_dataclass
+from .._pytree import register_dataclass
 from . import solvers
-from .operators import PairKernel, apply, dense
+from .operators import PairKernel, apply, check_registered, dense
 from .solvers import Scalar, _matmul
 
 REDUCTIONS = ("sum", "mean")
@@ -332,11 +332,7 @@ def _kernel(name: str, kernel: object) -> None:
             f"{name}: expected a scalar kernel with a method matrix(x1, x2), got "
             f"{type(kernel).__name__}; one that mixes components serves KernelFlow"
         )
-    if is_opaque(kernel):
-        raise ValueError(
-            f"{name}: expected a pytree, since kernels enter compiled code as arguments; register "
-            f"{type(kernel).__name__} as one (jax.tree_util)"
-        )
+    check_registered(name, kernel)
 
 
 def _training_set(kernel: object, x: AnyArray, y: AnyArray) -> tuple[Array, Array]:

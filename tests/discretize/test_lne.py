@@ -35,6 +35,18 @@ def weights(seed, q, shape=6):
     return w * tau_of_share(w, q)
 
 
+def test_neither_metric_falls_off():
+    """RF 17 asks that g - I goes to zero far out; it goes to -s s^T, s the signs, or to -I."""
+    w = normal(5)
+    for r in (10.0, 1000.0):
+        printed, hessian = dense_rank_one_metric(r * w, 1.0), jnp.diag(hessian_metric(r * w, 1.0))
+        assert float(jnp.linalg.norm(printed - jnp.eye(6))) > 5
+        assert float(jnp.linalg.norm(hessian - jnp.eye(6))) > 2
+    s = jnp.sign(w)
+    np.testing.assert_allclose(printed, jnp.eye(6) - jnp.outer(s, s), atol=ROUNDING)
+    np.testing.assert_allclose(hessian, 0, atol=ROUNDING)
+
+
 @pytest.mark.equation("RF 15")
 def test_the_printed_metric_is_the_hessian_of_no_function():
     """The derivatives of a Hessian are symmetric in all three indices."""

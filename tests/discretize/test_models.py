@@ -11,7 +11,8 @@ import numpy as np
 import optax
 import pytest
 
-from metricflow.discretize import models
+from metricflow import discretize
+from metricflow.discretize import layers, models
 from metricflow.discretize.models import MODELS, classifier
 
 SMALLEST = {
@@ -529,3 +530,44 @@ def test_bad_images(name):
     if name != "mlp":
         with pytest.raises(ValueError, match=f"pixels, got {size(name) - 1} x 224"):
             call(jnp.zeros((1, size(name) - 1, 224, 3), jnp.float32))
+
+
+GRIDS = {
+    "real": None,
+    "printed, in [-1, 1]": discretize.straight_through(lambda x: discretize.quantize(x, 8)),
+    "signed": discretize.activation_quantizer(8),
+    "unsigned": discretize.activation_quantizer(8, grid="unsigned"),
+}
+
+
+@functools.cache
+def slope_at_the_start(grid):
+    """Of MobileNet with weights of 8 bits, by parameters, statistics, images and labels."""
+    how = discretize.uniform_policy(discretize.weight_quantizer(8), GRIDS[grid])
+    apply = layers.quantized_apply(classifier("mobilenet", 3).apply, how)
+
+    def loss(params, statistics, x, labels):
+        variables = {"params": params, "batch_stats": statistics}
+        out, _ = apply(variables, x, train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(out, labels).mean()
+
+    return fast(jax.grad(loss))
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("seed", range(5))
+def test_the_gradient_of_mobilenet_needs_the_scale_of_activations(seed):
+    """Norms in docs/results/activation_scale.json are those printed here."""
+    x = images("mobilenet", pixels=64, seed=seed)
+    variables = initial(classifier("mobilenet", 3), x, seed)
+    labels = jnp.asarray(np.random.default_rng(seed).integers(3, size=4))
+    norms = {}
+    for grid in GRIDS:
+        slope = slope_at_the_start(grid)(variables["params"], variables["batch_stats"], x, labels)
+        squares = [np.sum(np.asarray(leaf, np.float64) ** 2) for leaf in jax.tree.leaves(slope)]
+        norms[grid] = float(np.sqrt(sum(squares)))
+    print({"seed": seed, **norms})
+    # its square is more than float32 holds: clipping by the norm, for one, returns zeros
+    assert norms["printed, in [-1, 1]"] ** 2 > float(np.finfo(np.float32).max)
+    assert norms["real"] / 2 < norms["unsigned"] < 2 * norms["real"]
+    assert norms["real"] / 5 < norms["signed"] < 5 * norms["real"]

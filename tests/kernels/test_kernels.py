@@ -121,6 +121,11 @@ def test_changing_the_width_does_not_compile_again(quintic):
     assert operators._streamed._cache_size() == before + 1
 
 
+class Unregistered:
+    def matrix(self, z1, z2):
+        return jnp.ones((len(z1), len(z2)))
+
+
 @pytest.mark.usefixtures("as_user")
 @pytest.mark.parametrize(
     ("make", "message"),
@@ -149,6 +154,18 @@ def test_changing_the_width_does_not_compile_again(quintic):
                 kernels.Gaussian(1.0), np.ones((2, 5)) + 0j, np.ones((3, 5)) + 0j, chunk=0
             ),
             "chunk",
+        ),
+        (
+            lambda: kernels.dense(object(), np.ones((2, 5)) + 0j, np.ones((3, 5)) + 0j),
+            r"kernel: expected an object with a method matrix\(z1, z2\).*got object",
+        ),
+        (
+            lambda: kernels.tiled_operator(
+                kernels.Sum((kernels.Gaussian(1.0), Unregistered())),
+                np.ones((2, 5)) + 0j,
+                np.ones((3, 5)) + 0j,
+            ),
+            "kernel: Unregistered is no pytree.*metricflow.register_dataclass",
         ),
     ],
 )

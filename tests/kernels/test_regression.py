@@ -504,7 +504,7 @@ X, Y = np.ones((3, 2)), np.ones((3, 1))
             lambda: kernel_regression(kernels.Delta(), X, Y),
             "kernel: expected a scalar kernel",
         ),
-        (lambda: kernel_regression(Opaque(), X, Y), "kernel: expected a pytree"),
+        (lambda: kernel_regression(Opaque(), X, Y), "kernel: Opaque is no pytree"),
         (lambda: kernel_regression(Rbf(1.0), X, Y)(np.ones((2, 3))), "x: expected .* 2"),
         (lambda: ensemble_prediction(Rbf(1.0), None, X, Y, X), "nngp: expected a scalar"),
         (
