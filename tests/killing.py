@@ -41,6 +41,12 @@ class Program:
     def running(self):
         return self.process.poll() is None
 
+    def processes(self):
+        """It and what it started, in the order in which they were started."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *sorted(map(int, children))]
+
     def wait_for(self, ready, pause=0.002):
         limit = time.monotonic() + LIMIT
         while self.running() and not ready():

@@ -94,7 +94,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on(tmp_path):
     try:
         launcher.start()
         assert launcher.wait_for(lambda: list(folder.glob("checkpoints/*/[0-9]*")))
-        victims = children(launcher.process.pid)
+        victims = launcher.processes()[1:]
         assert len(victims) == 2
         os.kill(victims[1], signal.SIGKILL)
         status = launcher.process.wait(60)
@@ -143,19 +143,6 @@ def test_experiments_in_two_processes(name, tmp_path):
     assert set(one) == set(two)
     for path, value in one.items():
         assert two[path] == pytest.approx(value, rel=1e-2, abs=1e-9), path
-
-
-def children(parent):
-    """Processes started by a process, in the order in which they were started."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            place, _, rest = entry.read_text().rpartition(")")
-        except OSError:
-            continue
-        if int(rest.split()[1]) == parent:
-            found.append(int(place.split()[0]))
-    return sorted(found)
 
 
 @pytest.mark.parametrize(
