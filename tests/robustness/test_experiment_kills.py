@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from experiments import __main__ as experiments
+from experiments import _run, flow_map
 from metricflow import __version__
 from metricflow._files import write_atomically
 from tests.killing import ENVIRONMENT, ROOT, Program
@@ -361,3 +362,31 @@ def cache(tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_kills_change_no_number(name, tmp_path, cache):
     check_kills(name, tmp_path, cache, MOMENTS)
+
+
+@pytest.mark.heavy
+def test_kills_of_two_processes_change_no_number(tmp_path, cache):
+    check_kills("quintic_network", tmp_path, cache, MOMENTS, processes=2)
+
+
+def test_what_a_killed_process_left_half_written_goes(tmp_path):
+    flags = [*FLAGS["flow_map"], "--out", str(tmp_path)]
+    left = tmp_path / "flow_map" / "default" / "figures" / "flow_map.png1.partial"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert flow_map.main([*flags, "--resume"]) == 0
+    assert [path.name for path in left.parent.iterdir()] == ["flow_map.png"]
+
+
+def test_a_figure_appears_when_it_is_complete(tmp_path):
+    class Figure:
+        def savefig(self, file, **_):
+            file.write(b"half")
+            raise OSError("disk full")
+
+    path = tmp_path / "figure.png"
+    path.write_bytes(b"older")
+    with pytest.raises(OSError, match="disk full"):
+        _run.save_figure(Figure(), path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == b"older"
