@@ -27,14 +27,19 @@ NAMES = [each.name for each in experiments.experiments(Path("nowhere"))]
 SMOKE = ["--preset", "smoke"]
 FLAGS = {
     "flow_map": ["--published", str(ROOT / "docs" / "results")],
-    "record_metric": [*SMOKE, "--rungs", "2"],
+    # the rungs must not depend on the clock
+    "record_metric": [*SMOKE, "--manifold", "fermat:1", "--rungs", "2", "--seconds", "1e9"],
+    # of dimension three: minutes of compilation
+    "quintic_kernel": [*SMOKE, "--manifold", "fermat:1"],
+    "kernel_generalisation": [*SMOKE, "--manifold", "fermat:1"],
+    "kernel_regression": [*SMOKE, "--manifold", "fermat:1"],
 }
 # moments of kills: anywhere in what is left of the run, in the start of the process, when a file
 # is being written, when figures are drawn
 MOMENTS = ("any", "start", "any", "saving", "any", "drawing")
 PLACES = ("start", "stage", "saving", "drawing")
 # what two whole runs do not share either
-UNEQUAL = {"seconds", "cpu_seconds", "command"}
+UNEQUAL = {"seconds", "cpu_seconds", "cost", "command"}
 SEED = 1
 
 
@@ -125,7 +130,7 @@ class Experiment(Program):
         return self.spent
 
     def wait_until(self, seconds):
-        return self.wait_for(lambda: self.seconds() > seconds, 0.005)
+        return self.wait_for(lambda: self.seconds() > seconds, 0.02)
 
     def whole(self):
         """Run to the end and say when what happened."""
@@ -133,7 +138,7 @@ class Experiment(Program):
         self.wait_for(self.opened)
         opened, stages = self.seconds(), []
         while not self.drawing() and self.running():
-            time.sleep(0.005)
+            time.sleep(0.02)
             stages += [self.seconds()] * (len(self.lines()) - len(stages))
         result = self.seconds()
         self.wait_until(np.inf)
@@ -174,7 +179,7 @@ class Killer:
         """One of the first changes of any file, such as a temporary one that appears."""
         for _ in range(self.rng.integers(1, 7)):
             files = run.files()
-            if not run.wait_for(lambda files=files: run.files() != files, 0.0003):
+            if not run.wait_for(lambda files=files: run.files() != files, 0.001):
                 return False
         return True
 
@@ -244,12 +249,15 @@ def contents(folder):
         name = str(path.relative_to(folder))
         if name in ("config.json", "result.json"):
             found[name] = shared(json.loads(path.read_text()))
+            if folder.parent.name == "record_metric":
+                found[name].pop("history", None)  # seconds and what its rungs say too
         elif name == "environment.json":
             json.loads(path.read_text())
         elif path.suffix == ".npz":
             with np.load(path) as arrays:
-                list(arrays.values())
-            found[name] = path.read_bytes()
+                found[name] = {key: (x.dtype, x.shape, x.tobytes()) for key, x in arrays.items()}
+            if "header" in found[name]:
+                found[name]["header"] = shared(json.loads(found[name]["header"][2]))
         elif path.suffix == ".png":
             with Image.open(path) as image:
                 image.load()
@@ -294,11 +302,12 @@ def check_kills(name, tmp_path, cache, moments, processes=1):
     runs = [Experiment(name, tmp_path / x, cache, processes) for x in ("first", "whole", "killed")]
     first, whole, killed = runs
     try:
-        first.whole()  # fills the cache, so that the next one takes as long as a restart
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            first.whole()  # fills the cache, so that the next one takes as long as a restart
         timeline = whole.whole()
         ledger = Ledger(whole)
-        ledger.check(first)  # two whole runs agree
-        ledger.lines = {}
+        if first.folder.exists():
+            assert contents(first.folder) == ledger.wanted  # without any kill
         places, kept, late = killed_and_finished(
             killed, ledger, Killer(timeline, moments, rng), moments
         )
