@@ -327,7 +327,7 @@ def check_kills(name, tmp_path, cache, moments, processes=1):
         "altered": ledger.altered,
         "half_written_files": ledger.broken,
         "temporary_files_at_the_end": left,
-        "seconds_of_a_whole_run": float(f"{timeline.end:.6g}"),
+        "cpu_seconds_of_a_whole_run": float(f"{timeline.end:.6g}"),
     }
     print(json.dumps(report))
     publish(name if processes == 1 else f"{name}, {processes} processes", report)
