@@ -28,7 +28,7 @@ import numpy as np
 
 from experiments import _cluster
 from metricflow import processes
-from metricflow._files import write_atomically
+from metricflow._files import atomic_file, write_atomically
 
 log = logging.getLogger("experiments")
 
@@ -254,7 +254,8 @@ def save_figure(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:])
     plt.close(figure)
     if path.stat().st_size > _FIGURE_BYTES:
         raise ValueError(f"{path}: figures stay under 1 MB")
@@ -297,6 +298,8 @@ def _opened(
                 shutil.rmtree(folder)
             elif arguments.resume:
                 _check_same(folder, wanted)
+                for unfinished in folder.rglob("*.partial"):  # of a process that was killed
+                    unfinished.unlink()
             else:
                 raise ValueError(
                     f"{folder} exists: --resume goes on with it, --force deletes it, "

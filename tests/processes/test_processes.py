@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -15,19 +14,13 @@ import pytest
 
 from experiments import local_processes, quintic_network
 from metricflow import load_metric, processes
+from tests import killing
+from tests.killing import ROOT, Program
 from tests.tolerances import tolerance
 
 from . import member
 
-ROOT = Path(__file__).parent.parent.parent
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
-    "PYTHONPATH": str(ROOT),
-    "JAX_PLATFORMS": "cpu",
-    "JAX_NUM_CPU_DEVICES": "1",
-    "OMP_NUM_THREADS": "1",
-}
-LIMIT = 300  # seconds, on a busy machine
+ENVIRONMENT = {**killing.ENVIRONMENT, "XLA_FLAGS": "", "JAX_NUM_CPU_DEVICES": "1"}
 
 
 def free_port():
@@ -45,23 +38,20 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize("count", [2, 4])
 def test_the_same_numbers_from_several_processes(alone, tmp_path, count):
     address = f"localhost:{free_port()}"
-    with (tmp_path / "output").open("w") as output:
-        members = [
-            subprocess.Popen(
-                [sys.executable, member.__file__, str(tmp_path), address, str(count), str(place)],
-                env=ENVIRONMENT,
-                stdout=output,
-                stderr=output,
-            )
-            for place in range(count)
-        ]
-        try:
-            states = [process.wait(LIMIT) for process in members]
-        finally:
-            for process in members:
-                process.kill()
-                process.wait()
-    assert states == [0] * count, (tmp_path / "output").read_text()[-3000:]
+    members = [
+        Program(
+            [member.__file__, tmp_path, address, count, place], tmp_path / "output", ENVIRONMENT
+        )
+        for place in range(count)
+    ]
+    try:
+        for each in members:
+            each.start()
+        for each in members:
+            each.finish()
+    finally:
+        for each in members:
+            each.kill()
     expected, folder = alone
     with np.load(tmp_path / "result.npz") as found:
         assert set(found) == set(expected)
@@ -97,35 +87,28 @@ def result(folder):
 
 def test_a_killed_process_is_named_and_the_run_goes_on(tmp_path):
     """Process 1 of 2 is killed in the middle of a training; one process alone ends the run."""
-    command = [sys.executable, "-m", "experiments.local_processes", "2", "quintic_network"]
-    flags = [*FLAGS, "--out", str(tmp_path), "--name", "killed"]
-    launcher = subprocess.Popen(
-        [*command, *flags], env=ENVIRONMENT, cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    flags = [*FLAGS, "--out", tmp_path, "--name", "killed"]
+    arguments = ["-m", "experiments.local_processes", 2, "quintic_network", *flags]
+    launcher = Program(arguments, tmp_path / "output", ENVIRONMENT)
     folder = tmp_path / "quintic_network" / "killed"
     try:
-        limit = time.monotonic() + LIMIT
-        while not list(folder.glob("checkpoints/*/[0-9]*")) and time.monotonic() < limit:
-            assert launcher.poll() is None, launcher.stderr.read()
-            time.sleep(0.05)
-        victims = children(launcher.pid)
+        launcher.start()
+        assert launcher.wait_for(lambda: list(folder.glob("checkpoints/*/[0-9]*")))
+        victims = launcher.processes()[1:]
         assert len(victims) == 2
         os.kill(victims[1], signal.SIGKILL)
-        killed = time.monotonic()
-        _, said = launcher.communicate(timeout=60)
+        status = launcher.process.wait(60)
     finally:
         launcher.kill()
-        launcher.wait()
-    assert time.monotonic() - killed < 60
+    said = launcher.output.read_text()
     assert not any(Path(f"/proc/{victim}").exists() for victim in victims)
-    assert launcher.returncode == 128 + signal.SIGKILL
+    assert status == 128 + signal.SIGKILL
     assert "process 1 of 2 was killed by SIGKILL" in said
     assert "go on with --resume" in said
     assert not (folder / "result.json").exists()
 
-    assert quintic_network.main([*flags, "--resume"]) == 0
-    whole = [*FLAGS, "--out", str(tmp_path), "--name", "whole"]
-    assert quintic_network.main(whole) == 0
+    for name in (["killed", "--resume"], ["whole"]):
+        assert quintic_network.main([*FLAGS, "--out", str(tmp_path), "--name", *name]) == 0
     one, other = result(folder), result(folder.parent / "whole")
     for name, value in other["summary"].items():
         if value is not None:
@@ -160,19 +143,6 @@ def test_experiments_in_two_processes(name, tmp_path):
     assert set(one) == set(two)
     for path, value in one.items():
         assert two[path] == pytest.approx(value, rel=1e-2, abs=1e-9), path
-
-
-def children(parent):
-    """Processes started by a process, in the order in which they were started."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            place, _, rest = entry.read_text().rpartition(")")
-        except OSError:
-            continue
-        if int(rest.split()[1]) == parent:
-            found.append(int(place.split()[0]))
-    return sorted(found)
 
 
 @pytest.mark.parametrize(

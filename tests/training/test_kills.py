@@ -3,48 +3,25 @@
 import itertools
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.killing import Program
+
 from . import victim
 
-ROOT = Path(__file__).parent.parent.parent
-ENVIRONMENT = {
-    **os.environ,
-    "PYTHONPATH": str(ROOT),
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
-    "OMP_NUM_THREADS": "1",
-}
 
-
-class Run:
+class Run(Program):
     """Processes that work on one training, one after the other."""
 
     def __init__(self, folder, epochs):
         folder.mkdir()
-        self.folder, self.epochs = folder, epochs
-        self.log, self.result = folder / "log", folder / "result.npz"
-        self.process = None
-
-    def start(self):
-        arguments = [self.folder / "run", self.log, self.result, self.epochs]
-        with (self.folder / "output").open("a") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, victim.__file__, *map(str, arguments)],
-                env=ENVIRONMENT,
-                stdout=output,
-                stderr=output,
-            )
-
-    def running(self):
-        return self.process.poll() is None
+        self.folder, self.log, self.result = folder, folder / "log", folder / "result.npz"
+        arguments = [victim.__file__, folder / "run", self.log, self.result, epochs]
+        super().__init__(arguments, folder / "output")
 
     def lines(self):
         """Words of the complete lines of the log."""
@@ -55,28 +32,17 @@ class Run:
         """The step of the last save that returned."""
         return max((int(step) for word, step in self.lines() if word == "saved"), default=0)
 
-    def wait_for(self, ready):
-        while self.running() and not ready():
-            time.sleep(0.002)
-        return self.running()
-
     def kill(self):
         """Kill and say in which part of the program that was; None if it came too late."""
-        self.process.send_signal(signal.SIGKILL)
-        if self.process.wait() != -signal.SIGKILL:
+        if not super().kill():
             return None
         last = self.lines()[-1][0] if self.lines() else "start"
         return {"saving": "save", "saved": "step", "start": "start", "end": "end"}[last]
 
     def finish(self):
-        assert self.process.wait() == 0, (self.folder / "output").read_text()[-2000:]
+        super().finish()
         with np.load(self.result) as found:
             return dict(found)
-
-    def close(self):
-        if self.process is not None and self.running():
-            self.process.kill()
-            self.process.wait()
 
     def started(self):
         return sum(words[0] == "start" for words in self.lines())
@@ -117,8 +83,8 @@ def check_kills(tmp_path, kills, epochs, spread, seed):
         places, unfinished, found = killed_and_finished(broken, kills, rng, spread)
         wanted = whole.finish()
     finally:
-        whole.close()
-        broken.close()
+        whole.kill()
+        broken.kill()
     calls = [int(step) for word, step in broken.lines() if word == "saved"]
     starts = [int(step) for word, step in broken.lines() if word == "start"]
     identical = wanted.keys() == found.keys() and all(
