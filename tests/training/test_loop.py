@@ -368,7 +368,7 @@ def nnx_network(dtype):
 def test_an_nnx_network_is_trained_and_resumed(tmp_path, dtype):
     loss, parameters = nnx_network(dtype)
     loop, data = Training(loss, optax.adam(0.03), BATCH), points(dtype=dtype)
-    whole, history = loop.run(loop.init(KEY, parameters), data, 12)
+    whole, history = loop.run(loop.init(KEY, parameters), data, 12, steps_a_call=3)
     assert history[-1]["loss"] < 0.3 * history[0]["loss"]
     assert {x.dtype for x in plain(whole.parameters)} == {np.dtype(dtype)}
     for epochs in (5, 12):
