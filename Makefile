@@ -6,6 +6,8 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 TANGENTS := $(VENV)/.neural-tangents
 PEER := .venv-peer
+# the quick tests do without most of the compiler's optimisations (tests/conftest.py)
+OPTIMISED := --xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true
 PEER_OUT ?= results/peer_mlgeometry.json
 
 .PHONY: help main test test-heavy test-browser lint docs benchmark neural-tangents peers lock clean
@@ -37,7 +39,7 @@ test: lint $(TANGENTS) ## style, types, tests, documentation
 	$(MAKE) docs
 
 test-heavy: $(READY) ## the tests that take minutes
-	$(RUN) -m pytest -m heavy
+	XLA_FLAGS="$(XLA_FLAGS) $(OPTIMISED)" $(RUN) -m pytest -m heavy
 
 test-browser: $(READY) ## the interactive quintic in a headless Chromium, which has to be installed
 	$(RUN) -m pytest -m browser tests/experiments/test_quintic_slice_browser.py

@@ -177,32 +177,34 @@ def _torus(config: Config, shape: tuple[int, ...], name: str, seed: int) -> dict
     flow = TorusKaehlerFlow(torus, function, inner_product)
     modes, size = (2, 0.2) if torus.dim == 1 else (1, 0.1)
     state = flow.init(size * torus.grid.random_field(jax.random.key(seed), modes))
-    weight = jnp.ones(shape)
-
-    @jax.jit
-    def seen(potential: jax.Array) -> dict[str, jax.Array]:
-        g = torus.metric(potential)
-        eta, scalar = torus.volume_ratio(g), torus.ricci_scalar(g)
-        slope = torus.slope_squared(g, jnp.log(eta))
-        return {
-            "sigma": torus.grid.mean(jnp.abs(1 - eta)),
-            # volume one for mu_CY, as the weights say
-            "mean_abs_ricci": torus.grid.mean(jnp.abs(scalar)),
-            "calabi_energy": energies.calabi_energy(scalar, eta, weight),
-            "two_derivative_energy": energies.two_derivative_energy(slope, weight),
-            "min_eigenvalue": jnp.min(jnp.linalg.eigvalsh(g)),
-        }
-
     rows = [
-        {"time": 0.0, "energy": float(flow.info(state).energy)} | _floats(seen(state.potential))
+        {"time": 0.0, "energy": float(flow.info(state).energy)}
+        | _floats(_seen_on_torus(torus, state.potential))
     ]
     energy = [rows[0]["energy"]]
     for sizes in _step_sizes(config, config.torus_time):
         state, info = flow.run(state, jnp.asarray(sizes))
         energy += info.energy.tolist()
         row = {"time": float(state.time), "energy": energy[-1]}
-        rows.append(row | _floats(seen(state.potential)))
+        rows.append(row | _floats(_seen_on_torus(torus, state.potential)))
     return _columns(rows) | {"result": "SUCCESSFUL", "largest_rise": _largest_rise(energy)}
+
+
+@jax.jit
+def _seen_on_torus(torus: geometry.KaehlerTorus, potential: jax.Array) -> dict[str, jax.Array]:
+    """What is recorded of a potential: one program for all flows."""
+    g = torus.metric(potential)
+    eta, scalar = torus.volume_ratio(g), torus.ricci_scalar(g)
+    slope = torus.slope_squared(g, jnp.log(eta))
+    weight = jnp.ones_like(eta)
+    return {
+        "sigma": torus.grid.mean(jnp.abs(1 - eta)),
+        # volume one for mu_CY, as the weights say
+        "mean_abs_ricci": torus.grid.mean(jnp.abs(scalar)),
+        "calabi_energy": energies.calabi_energy(scalar, eta, weight),
+        "two_derivative_energy": energies.two_derivative_energy(slope, weight),
+        "min_eigenvalue": jnp.min(jnp.linalg.eigvalsh(g)),
+    }
 
 
 def _hypersurface(config: Config, text: str, name: str, seed: int) -> dict:

@@ -14,7 +14,7 @@ import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,7 @@ class _Race:
                 kernel, damping=self.config.damping, iterations=self.config.iterations
             )
             watch = jax.tree_util.Partial(
-                functools.partial(_sigmas, self.count),
+                _sigmas_after(self.count),
                 flow.operator(self.seen.z, self.train.z, **options),
                 self.reference,
                 self.seen,
@@ -285,6 +285,12 @@ class _Race:
             "validation_sigma": float(validation[place]),
             "test_gain": self.start[2] / float(test[place]),
         }
+
+
+@functools.cache
+def _sigmas_after(count: int) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    """One object for each count, so that the flows of other seeds do not compile again."""
+    return functools.partial(_sigmas, count)
 
 
 def _sigmas(

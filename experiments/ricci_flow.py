@@ -212,12 +212,8 @@ def _decay(config: Config) -> dict:
         off = []
         for size in config.sizes:
             start = flow.init(jnp.eye(dim) + size * shape)
-            end, _, seen = flow.run(
-                start,
-                steps,
-                dt,
-                observe=jax.tree_util.Partial(functools.partial(_deviation, grid)),
-            )
+            observe = jax.tree_util.Partial(_deviation, grid)
+            end, _, seen = flow.run(start, steps, dt, observe=observe)
             seen = np.asarray(seen)
             rate = float(np.log(seen[-1 - late] / seen[-1]) / (late * dt))
             off.append(abs(rate - 1))

@@ -1,13 +1,26 @@
 """Set up jax before anything imports it: eight fake devices, float64, types checked at run time."""
 
+import gc
+import math
+import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most programs here run once on a few points, so that optimising them costs more than it gains.
+# What the environment says comes later and wins: `make test-heavy` has the compiler of users.
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        QUICK_TO_COMPILE,
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=8",
+    )
 )
 # with fewer threads than that they may wait for each other
 os.environ["NPROC"] = "16"
+# the workers of the suite share the processors already
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
@@ -23,6 +36,11 @@ import pytest
 from hypothesis import settings
 
 from metricflow import geometry
+
+# Nothing imported is garbage: the collector need not look at it again while programs are traced.
+gc.collect()
+gc.freeze()
+gc.set_threshold(50_000, 20, 20)
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=25)
 settings.load_profile("fixed")
@@ -49,11 +67,21 @@ def asymmetric_cubic() -> geometry.Hypersurface:
     return geometry.hypersurface(exponents, [1, 1, 1, 0.3 + 0.2j])
 
 
+MEMORY = 2 * 1024**3  # bytes of one worker
+
+
+def resident() -> float:
+    """Bytes of memory that this process has now; infinite where the system does not say."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * mmap.PAGESIZE if pages.exists() else math.inf
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compiled_code_is_dropped() -> Iterator[None]:
     """The programs of a whole suite fill the memory of a small machine."""
     yield
-    jax.clear_caches()
+    if resident() > MEMORY:
+        jax.clear_caches()
 
 
 @pytest.fixture

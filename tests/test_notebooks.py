@@ -19,6 +19,6 @@ def test_notebook_is_stripped_and_runs(path, monkeypatch):
     assert not any(c.outputs or c.execution_count for c in cells), "strip the outputs"
     monkeypatch.setenv("METRICFLOW_PRESET", "smoke")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3")
+    client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3")
     client.execute(cwd=str(ROOT))
     assert all(c.execution_count for c in cells)

@@ -136,8 +136,10 @@ def test_the_printed_hyperparameters_run_and_say_how_they_end():
     config = dataclasses.replace(
         SMOKE,
         hyperparameters=quintic_kernel.PRINTED,
-        neighbour_sizes=(100, 200),
-        noise_levels=(0.1,),
+        sets=("train_optimal",),
+        neighbour_sizes=(),
+        noise_levels=(),
+        network_epochs=0,
     )
     found = quintic_kernel.run(config)
     outcomes = {k: v["train_optimal"]["outcome"] for k, v in found["kernels"].items()}
@@ -150,6 +152,7 @@ def test_another_manifold_runs_end_to_end():
         SMOKE,
         manifold="dwork:2:0.3",
         kernels=("gaussian",),
+        sets=("train_optimal",),
         neighbour_sizes=(100, 200),
         noise_levels=(0.1,),
     )

@@ -75,7 +75,17 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     assert again["runs"] == whole["runs"]
 
 
-@pytest.mark.parametrize("kind", list(ansatz.ANSAETZE))
+# other experiments train the rest: multiplicative ones, and free ones are the simplest of all
+QUICK = ("additive", "matrix")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in QUICK else pytest.mark.heavy)
+        for kind in ansatz.ANSAETZE
+    ],
+)
 def test_every_ansatz_runs_and_says_what_it_is(kind):
     config = dataclasses.replace(
         TINY,

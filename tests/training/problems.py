@@ -11,6 +11,8 @@ import optax
 
 from metricflow.training import Training
 
+from ..tolerances import tolerance
+
 ROWS, BATCH = 23, 5
 PER_EPOCH = ROWS // BATCH
 
@@ -64,6 +66,16 @@ def training(optimiser="adam", batch=BATCH):
     return Training(least_squares, OPTIMISERS[optimiser](), batch)
 
 
+KEY = jax.random.key(4)
+ADAM = training()
+
+
+@functools.cache
+def whole():
+    """Three epochs, uninterrupted."""
+    return ADAM.run(ADAM.init(KEY, start()), points(), 3)
+
+
 @functools.cache
 def recorder(batch):
     return Training(with_rows, optax.sgd(0.0), batch)
@@ -105,6 +117,13 @@ def same(one, other):
         (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
         for a, b in zip(ours, theirs, strict=True)
     )
+
+
+def close(one, other, name="algebra", dtype="float64"):
+    """Same tree, the same numbers up to a tolerance."""
+    for a, b in zip(plain(one), plain(other), strict=True):
+        bound = tolerance(name, dtype)
+        np.testing.assert_allclose(a, b, rtol=bound, atol=bound)
 
 
 def fingerprint(folder: Path):

@@ -14,6 +14,8 @@ import pytest
 from metricflow.training import Checkpoints, Training, checkpoints
 
 from .problems import (
+    ADAM,
+    KEY,
     OPTIMISERS,
     PER_EPOCH,
     fingerprint,
@@ -23,9 +25,6 @@ from .problems import (
     start,
     training,
 )
-
-KEY = jax.random.key(4)
-ADAM = training()
 
 
 def saved_steps(folder):

@@ -1,7 +1,5 @@
 """The training loop against plain loops, in pieces, with several seeds, and when it fails."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,27 +8,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metricflow.training import Checkpoints, Training, TrainingError
+from metricflow.training import Checkpoints, Training
 
 from ..tolerances import tolerance
 from .problems import (
+    ADAM,
     BATCH,
+    KEY,
     OPTIMISERS,
     PER_EPOCH,
     ROWS,
     batches,
+    close,
     counting,
-    fingerprint,
     least_squares,
     plain,
     points,
     same,
     start,
     training,
+    whole,
     with_rows,
 )
-
-KEY = jax.random.key(4)
 
 
 def python_loop(optimiser, rows_of_batches, parameters, data):
@@ -50,12 +49,6 @@ def python_loop(optimiser, rows_of_batches, parameters, data):
         parameters, memory, value = step(parameters, memory, batch)
         losses.append(float(value))
     return parameters, memory, np.array(losses)
-
-
-def close(one, other, name="algebra", dtype="float64"):
-    for a, b in zip(plain(one), plain(other), strict=True):
-        bound = tolerance(name, dtype)
-        np.testing.assert_allclose(a, b, rtol=bound, atol=bound)
 
 
 # --- batches
@@ -171,14 +164,6 @@ def test_init_changes_nothing_and_starts_at_zero():
 
 # --- in pieces
 
-ADAM = training()
-
-
-@functools.cache
-def whole():
-    """Three epochs, uninterrupted."""
-    return ADAM.run(ADAM.init(KEY, start()), points(), 3)
-
 
 @given(st.lists(st.integers(1, PER_EPOCH), min_size=1, max_size=3 * PER_EPOCH))
 def test_any_split_into_calls_gives_the_same_state(sizes):
@@ -211,12 +196,24 @@ def test_calls_of_unequal_length_count_by_their_steps():
         np.testing.assert_allclose(row["terms"]["fit"], wanted["terms"]["fit"], rtol=bound)
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_one_step_a_call_gives_the_same_state_with_every_optimiser(name):
+def in_one_call_and_in_many(name):
     loop = training(name)
     at_once, _ = loop.run(loop.init(KEY, start()), points(), 2)
     pieces, _ = loop.run(loop.init(KEY, start()), points(), 2, steps_a_call=1)
-    assert same(pieces, at_once)
+    return at_once, pieces
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_one_step_a_call_gives_the_same_state_with_every_optimiser(name):
+    at_once, pieces = in_one_call_and_in_many(name)
+    assert jax.tree.structure(pieces) == jax.tree.structure(at_once)
+    close(pieces, at_once)
+
+
+@pytest.mark.heavy  # the quick tests' compiler rounds powers in two programs in two ways
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_one_step_a_call_gives_the_same_state_to_the_bit(name):
+    assert same(*in_one_call_and_in_many(name))
 
 
 # --- several seeds
@@ -272,459 +269,6 @@ def test_seeds_see_batches_of_their_own():
     np.testing.assert_array_equal(rows[:, 0], batches(keys[0], 1)[0])
     np.testing.assert_array_equal(rows[:, 1], batches(keys[1], 1)[0])
     assert not np.array_equal(rows[:, 0], rows[:, 1])
-
-
-# --- validation, patience, callback
-
-
-def validation(values):
-    """Value number e after epoch e, if the parameter counts the epochs."""
-    table = jnp.array(values)
-    return lambda p: {"loss": table[jnp.round(p["epochs"]).astype(int) - 1], "more": p["epochs"]}
-
-
-VALUES = [5.0, 3.0, 4.0, 2.0, 6.0, 2.0, 8.0, 1.0, 9.0]
-
-
-def test_best_parameters_are_those_of_the_best_epoch():
-    loop, parameters, data = counting()
-    state, history = loop.run(loop.init(KEY, parameters), data, 7, validate=validation(VALUES))
-    assert [row["validation"]["loss"] for row in history] == VALUES[:7]
-    assert float(state.best) == 2.0
-    assert round(float(state.best_parameters["epochs"])) == 4
-    assert round(float(state.parameters["epochs"])) == 7
-    assert int(state.stale) == 3
-
-
-def test_all_numbers_of_the_validation_are_in_the_history():
-    loop, parameters, data = counting()
-    _, history = loop.run(loop.init(KEY, parameters), data, 2, validate=validation(VALUES))
-    np.testing.assert_allclose([row["validation"]["more"] for row in history], [1, 2])
-
-
-@pytest.mark.parametrize(("patience", "epochs"), [(1, 3), (2, 6), (3, 7), (4, 9)])
-def test_patience_stops_after_so_many_epochs_without_a_better_one(patience, epochs):
-    loop, parameters, data = counting()
-    state, history = loop.run(
-        loop.init(KEY, parameters), data, 9, validate=validation(VALUES), patience=patience
-    )
-    assert len(history) == epochs
-    assert int(state.step) == epochs * PER_EPOCH
-
-
-@pytest.mark.parametrize("interrupted", range(1, 7))
-def test_patience_counts_on_in_a_resumed_run(tmp_path, interrupted):
-    loop, parameters, data = counting()
-    options = {"validate": validation(VALUES), "patience": 3}
-    whole = loop.run(loop.init(KEY, parameters), data, 9, **options)
-    for epochs in (interrupted, 9, 9):
-        checkpoints = Checkpoints(tmp_path / "run", seconds=0)
-        found = loop.run(
-            loop.init(KEY, parameters), data, epochs, checkpoints=checkpoints, **options
-        )
-        checkpoints.close()
-    assert len(found[1]) == 7
-    assert same(found[0], whole[0])
-    assert found[1] == whole[1]
-
-
-def test_more_patience_goes_on_from_where_it_stopped(tmp_path):
-    loop, parameters, data = counting()
-    check = validation(VALUES)
-    whole = loop.run(loop.init(KEY, parameters), data, 9, validate=check, patience=4)
-    for patience in (1, 4):
-        checkpoints = Checkpoints(tmp_path / "run")
-        found = loop.run(
-            loop.init(KEY, parameters),
-            data,
-            9,
-            validate=check,
-            patience=patience,
-            checkpoints=checkpoints,
-        )
-        checkpoints.close()
-    assert same(found[0], whole[0])
-    assert found[1] == whole[1]
-
-
-def test_patience_waits_for_the_last_seed():
-    loop, _, data = counting()
-    keys = jax.random.split(KEY, 2)
-    parameters = {"epochs": jnp.zeros(2), "seed": jnp.arange(2) * 1.0}
-
-    def validate(p):
-        epoch = jnp.round(p["epochs"])
-        return {"loss": jnp.where(p["seed"] > 0, jnp.abs(epoch - 5), epoch)}
-
-    state, history = loop.run(loop.init(keys, parameters), data, 20, validate=validate, patience=2)
-    assert len(history) == 7
-    np.testing.assert_allclose(np.round(state.best_parameters["epochs"]), [1, 5])
-    np.testing.assert_array_equal(state.stale, [6, 2])
-
-
-def test_a_validation_that_is_nan_is_never_the_best(tmp_path):
-    loop, parameters, data = counting()
-    values = [float("nan"), 3.0, float("nan"), 2.0, float("inf"), float("nan")]
-    for _ in range(2):
-        checkpoints = Checkpoints(tmp_path / "run")
-        state, history = loop.run(
-            loop.init(KEY, parameters),
-            data,
-            6,
-            validate=validation(values),
-            checkpoints=checkpoints,
-        )
-        checkpoints.close()
-        np.testing.assert_array_equal([row["validation"]["loss"] for row in history], values)
-        assert float(state.best) == 2.0
-        assert round(float(state.best_parameters["epochs"])) == 4
-
-
-def test_small_improvements_in_float64_count():
-    loop, parameters, data = counting()
-    values = list(1 - 1e-10 * np.arange(6))
-    state, history = loop.run(
-        loop.init(KEY, parameters), data, 6, validate=validation(values), patience=2
-    )
-    assert len(history) == 6
-    assert float(state.best) == values[-1]
-
-
-def test_without_validation_nothing_is_best():
-    loop, parameters, data = counting()
-    state, history = loop.run(loop.init(KEY, parameters), data, 2)
-    assert "validation" not in history[0]
-    assert same(state.best_parameters, parameters)
-    assert np.isinf(state.best)
-
-
-def test_the_callback_sees_every_row_and_state():
-    loop, parameters, data = counting()
-    seen = []
-
-    def callback(row, state):
-        seen.append((row, int(state.step), float(state.best)))
-
-    _, history = loop.run(
-        loop.init(KEY, parameters),
-        data,
-        4,
-        validate=validation(VALUES),
-        callback=callback,
-        steps_a_call=3,
-    )
-    assert [row for row, _, _ in seen] == history
-    assert [step for _, step, _ in seen] == [PER_EPOCH * (e + 1) for e in range(4)]
-    assert [best for _, _, best in seen] == [5, 3, 3, 2]
-
-
-def test_the_callback_can_stop_and_the_run_stays_stopped(tmp_path):
-    loop, parameters, data = counting()
-    calls = []
-
-    def callback(row, state):
-        calls.append(row["epoch"])
-        return row["epoch"] == 3
-
-    found = []
-    for _ in range(3):
-        checkpoints = Checkpoints(tmp_path / "run")
-        found.append(
-            loop.run(
-                loop.init(KEY, parameters),
-                data,
-                8,
-                callback=callback,
-                checkpoints=checkpoints,
-            )
-        )
-        checkpoints.close()
-    assert calls == [1, 2, 3]
-    for state, history in found:
-        assert same(state, found[0][0])
-        assert history == found[0][1]
-        assert int(state.step) == 3 * PER_EPOCH
-
-
-def test_a_run_that_has_enough_epochs_takes_no_step(tmp_path):
-    loop = training()
-    for epochs in (4, 2):
-        checkpoints = Checkpoints(tmp_path / "run")
-        state, history = loop.run(
-            loop.init(KEY, start()), points(), epochs, checkpoints=checkpoints
-        )
-        checkpoints.close()
-        assert len(history) == 4
-        assert int(state.step) == 4 * PER_EPOCH
-
-
-# --- what is not finite
-
-
-def spoiled(row, value=np.nan):
-    data = points()
-    return {**data, "x": data["x"].at[row, 1].set(value)}
-
-
-def first_use(row, epochs=9):
-    """Steps before the one whose batch has this row."""
-    return int(np.flatnonzero((batches(KEY, epochs) == row).any(axis=-1).ravel())[0])
-
-
-def left_out():
-    """A row that the first epoch leaves out."""
-    return next(row for row in range(ROWS) if first_use(row) >= PER_EPOCH)
-
-
-@pytest.mark.parametrize("steps_a_call", [None, 1, 3])
-@pytest.mark.parametrize("row", [0, 1, 2, "left out"])
-def test_a_bad_row_is_named_by_its_step_epoch_batch_and_term(row, steps_a_call):
-    row = left_out() if row == "left out" else row
-    good = first_use(row)
-    wanted = (
-        f"step {good + 1} .epoch {good // PER_EPOCH + 1}, "
-        f"batch {good % PER_EPOCH + 1} of {PER_EPOCH}"
-    )
-    with pytest.raises(TrainingError, match=wanted) as caught:
-        ADAM.run(ADAM.init(KEY, start()), spoiled(row), 9, steps_a_call=steps_a_call)
-    assert caught.value.step == good
-    assert "nan (fit)" in str(caught.value)
-    assert "ridge" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert isinstance(caught.value, FloatingPointError)
-
-
-def after(steps):
-    """The state after so many steps on good data, a step a call."""
-    state = ADAM.init(KEY, start())
-    for _ in range(steps):
-        state, _ = ADAM.advance(state, points(), 1)
-    return state
-
-
-@pytest.mark.parametrize("steps_a_call", [None, 1, 3])
-@pytest.mark.parametrize("row", [0, 1, "left out"])
-def test_the_state_is_exactly_that_before_the_step(row, steps_a_call):
-    row = left_out() if row == "left out" else row
-    options = {"steps_a_call": steps_a_call}
-    state, history = ADAM.run(ADAM.init(KEY, start()), spoiled(row), 9, throw=False, **options)
-    assert bool(state.failed)
-    good = first_use(row)
-    assert same(state._replace(failed=jnp.array(False)), after(good))
-    assert len(history) == good // PER_EPOCH
-    with pytest.raises(TrainingError) as caught:
-        ADAM.run(ADAM.init(KEY, start()), spoiled(row), 9, **options)
-    assert same(caught.value.state, state)
-
-
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_the_state_of_every_optimiser_is_kept(name):
-    loop, row = training(name), 3
-    good = first_use(row)
-    assert 0 < good < PER_EPOCH
-    wanted = loop.init(KEY, start())
-    for _ in range(good):
-        wanted, _ = loop.advance(wanted, points(), 1)
-    found, _ = loop.advance(loop.init(KEY, start()), spoiled(row), PER_EPOCH)
-    assert same(found._replace(failed=jnp.array(False)), wanted)
-
-
-def test_a_failed_state_stays_as_it_is():
-    state, _ = ADAM.run(ADAM.init(KEY, start()), spoiled(3), 9, throw=False)
-    again, history = ADAM.run(state, points(), 9, throw=False)
-    assert same(again, state)
-    assert history == []
-
-
-def test_a_failed_state_goes_on_when_it_is_told_to():
-    state, _ = ADAM.run(ADAM.init(KEY, start()), spoiled(3), 1, throw=False)
-    assert first_use(3) < PER_EPOCH
-    mended = state._replace(failed=jnp.array(False))
-    rest = PER_EPOCH - int(state.step)
-    found, _ = ADAM.advance(mended, points(), rest)
-    assert same(found, after(PER_EPOCH))
-
-
-def exploding(at, rate=0.1):
-    return optax.scale_by_schedule(lambda n: jnp.where(n == at, jnp.inf, -rate))
-
-
-@pytest.mark.parametrize("at", [0, 2, 5])
-def test_an_infinite_update_of_a_finite_loss_is_caught(at):
-    loop = Training(least_squares, exploding(at), BATCH)
-    clean = training("sgd")
-    with pytest.raises(TrainingError, match=f"an update is not finite in step {at + 1} ") as caught:
-        loop.run(loop.init(KEY, start()), points(), 4)
-    assert caught.value.step == at
-    state = clean.init(KEY, start())
-    for _ in range(at):
-        state, _ = clean.advance(state, points(), 1)
-    assert same(caught.value.state.parameters, state.parameters)
-
-
-def test_a_bad_row_after_a_bad_update_is_not_blamed():
-    late = next(row for row in range(ROWS) if first_use(row) == 3)
-    loop = Training(least_squares, exploding(1), BATCH)
-    with pytest.raises(TrainingError, match="an update is not finite in step 2 "):
-        loop.run(loop.init(KEY, start()), spoiled(late), 1)
-
-
-def test_a_gradient_that_is_nan_under_a_finite_loss_is_caught():
-    def loss(p, batch):
-        value, terms = least_squares(p, batch)
-        return value + jnp.sqrt(jnp.sum(0.0 * p["w"])), terms
-
-    loop = Training(loss, optax.adam(0.1), BATCH)
-    with pytest.raises(TrainingError, match="an update is not finite in step 1 "):
-        loop.run(loop.init(KEY, start()), points(), 1)
-
-
-def test_a_nan_does_not_hide_in_the_memory_of_the_optimiser():
-    def loss(p, batch):
-        value, terms = least_squares(p, batch)
-        return value + jnp.sqrt(jnp.sum(0.0 * p["w"])), terms
-
-    loop = Training(loss, OPTIMISERS["several_steps"](), BATCH)
-    state, _ = loop.run(loop.init(KEY, start()), points(), 1, throw=False)
-    assert bool(state.failed)
-    assert not any(np.isnan(x).any() for x in plain(state.optimiser) if x.dtype.kind == "f")
-
-
-def test_overflow_of_the_parameters_is_caught():
-    loop = Training(least_squares, optax.sgd(1e200), BATCH)
-    state, _ = loop.run(loop.init(KEY, start()), points(), 50, throw=False)
-    assert bool(state.failed)
-    assert all(np.isfinite(x).all() for x in plain(state.parameters))
-
-
-def test_the_seed_that_failed_is_named_and_the_others_are_good():
-    keys = jax.random.split(KEY, 3)
-    starts = jax.tree.map(lambda x: jnp.stack([x, x, x]), start())
-    starts["w"] = starts["w"].at[1].mul(1e200)
-    with pytest.raises(TrainingError, match=r"in step 1 of seed 1 \(epoch 1, batch 1") as caught:
-        ADAM.run(ADAM.init(keys, starts), points(), 2)
-    assert "inf (fit, ridge)" in str(caught.value)
-    state = caught.value.state
-    np.testing.assert_array_equal(state.failed, [False, True, False])
-    np.testing.assert_array_equal(state.step, [PER_EPOCH, 0, PER_EPOCH])
-    np.testing.assert_array_equal(state.parameters["w"][1], starts["w"][1])
-    for seed in (0, 2):
-        alone, _ = ADAM.run(ADAM.init(keys[seed], start()), points(), 1)
-        close(jax.tree.map(lambda x, s=seed: x[s], state.parameters), alone.parameters)
-
-
-def test_each_seed_meets_a_bad_row_at_its_own_step():
-    keys = jax.random.split(KEY, 4)
-    starts = jax.tree.map(lambda x: jnp.stack([x] * 4), start())
-    uses = [np.flatnonzero((batches(key, 9) == 2).any(axis=-1).ravel())[0] for key in keys]
-    first = min(use // PER_EPOCH for use in uses)
-    failing = [seed for seed, use in enumerate(uses) if use // PER_EPOCH == first]
-    wanted = f"step {uses[failing[0]] + 1} of seed {failing[0]} "
-    with pytest.raises(TrainingError, match=wanted) as caught:
-        ADAM.run(ADAM.init(keys, starts), spoiled(2), 9)
-    np.testing.assert_array_equal(
-        caught.value.state.step, np.minimum(uses, (first + 1) * PER_EPOCH)
-    )
-
-
-def test_a_failure_leaves_the_checkpoints_alone(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "run", seconds=0)
-    ADAM.run(ADAM.init(KEY, start()), points(), 1, checkpoints=checkpoints)
-    before = fingerprint(tmp_path)
-    for throw in (True, False):
-        state = ADAM.init(KEY, start())
-        data = {**points(), "y": jnp.full(ROWS, jnp.nan)}
-        if throw:
-            with pytest.raises(TrainingError, match=f"the checkpoint of step {PER_EPOCH} is good"):
-                ADAM.run(state, data, 3, checkpoints=checkpoints)
-        else:
-            failed, history = ADAM.run(state, data, 3, checkpoints=checkpoints, throw=False)
-            assert (int(failed.step), len(history)) == (PER_EPOCH, 1)
-        assert fingerprint(tmp_path) == before
-    checkpoints.close()
-    checkpoints = Checkpoints(tmp_path / "run")
-    found = ADAM.run(ADAM.init(KEY, start()), points(), 3, checkpoints=checkpoints)
-    checkpoints.close()
-    assert same(found[0], whole()[0])
-    assert found[1] == whole()[1]
-
-
-# --- mistakes
-
-
-def fine():
-    return ADAM.init(KEY, start())
-
-
-def zero(parameters):
-    return {"loss": jnp.zeros(())}
-
-
-@pytest.mark.parametrize("size", [0, -1, 2.5, True])
-def test_a_batch_size_that_is_no_count_is_refused(as_user, size):
-    with pytest.raises(ValueError, match="batch_size"):
-        Training(least_squares, optax.sgd(0.1), size)
-
-
-def test_a_batch_larger_than_the_data_is_refused():
-    loop = training(batch=ROWS + 1)
-    with pytest.raises(ValueError, match=rf"batch_size: {ROWS + 1} is more than .*lower it"):
-        loop.run(loop.init(KEY, start()), points(), 1)
-
-
-def test_unequal_rows_are_refused():
-    data = {**points(), "y": points()["y"][:-2]}
-    with pytest.raises(ValueError, match=r"equal length, got \[21, 23\] rows"):
-        ADAM.run(fine(), data, 1)
-
-
-def test_data_without_arrays_are_refused():
-    with pytest.raises(ValueError, match="data"):
-        ADAM.run(fine(), {}, 1)
-
-
-def test_patience_without_validation_is_refused():
-    with pytest.raises(ValueError, match=r"patience.*validation"):
-        ADAM.run(fine(), points(), 1, patience=3)
-
-
-@pytest.mark.parametrize("patience", [0, -1])
-def test_patience_below_one_is_refused(patience):
-    with pytest.raises(ValueError, match="patience"):
-        ADAM.run(fine(), points(), 1, validate=zero, patience=patience)
-
-
-@pytest.mark.parametrize("steps", [0, -1])
-def test_steps_a_call_below_one_are_refused(steps):
-    with pytest.raises(ValueError, match="steps_a_call"):
-        ADAM.run(fine(), points(), 1, steps_a_call=steps)
-
-
-def test_a_validation_without_a_loss_is_refused():
-    with pytest.raises(ValueError, match=r"validate.*'loss', got \['error'\]"):
-        ADAM.run(fine(), points(), 1, validate=lambda p: {"error": jnp.zeros(())})
-
-
-def test_a_validation_loss_that_is_no_number_is_refused():
-    with pytest.raises(ValueError, match=r"validate.*\(3,\)"):
-        ADAM.run(fine(), points(), 1, validate=lambda p: {"loss": p["w"]})
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_parameters_that_are_not_finite_are_refused(bad):
-    parameters = {**start(), "w": start()["w"].at[1].set(bad)}
-    with pytest.raises(ValueError, match=r"parameters\['w'\]: 1 of 3 entries are NaN or infinite"):
-        ADAM.init(KEY, parameters)
-
-
-def test_parameters_without_the_axis_of_the_seeds_are_refused():
-    with pytest.raises(ValueError, match=r"leading axis of 5 seeds.*vmap the init"):
-        ADAM.init(jax.random.split(KEY, 5), start())
-
-
-def test_a_key_of_the_old_kind_is_refused(as_user):
-    with pytest.raises(ValueError, match="key"):
-        ADAM.init(jax.random.PRNGKey(0), {"w": jnp.zeros((2, 3)), "b": jnp.zeros(2)})
 
 
 # --- compilation
@@ -824,7 +368,7 @@ def nnx_network(dtype):
 def test_an_nnx_network_is_trained_and_resumed(tmp_path, dtype):
     loss, parameters = nnx_network(dtype)
     loop, data = Training(loss, optax.adam(0.03), BATCH), points(dtype=dtype)
-    whole, history = loop.run(loop.init(KEY, parameters), data, 12)
+    whole, history = loop.run(loop.init(KEY, parameters), data, 12, steps_a_call=3)
     assert history[-1]["loss"] < 0.3 * history[0]["loss"]
     assert {x.dtype for x in plain(whole.parameters)} == {np.dtype(dtype)}
     for epochs in (5, 12):
