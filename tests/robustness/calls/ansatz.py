@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import ansatz as A
+from metricflow import ansatz as A  # noqa: N812
 from metricflow import geometry
 from tests.robustness.calls.call import Call, call, complex_numbers, hermitian, numbers
 from tests.robustness.calls.samples import (
@@ -24,6 +24,7 @@ from tests.robustness.calls.samples import (
     spectral,
     surface,
 )
+
 
 def here(z: jax.Array) -> geometry.Points:
     return geometry.points_at(surface(), z, chart=points().chart, check=False)
@@ -93,9 +94,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "ComponentModel.inputs": lambda: call(
         component_model().inputs, points().z, geometry.fubini_study_metric(points())
     ),
-    "ComponentModel.metric": lambda: call(
-        component_model().metric, component_parameters(), data()
-    ),
+    "ComponentModel.metric": lambda: call(component_model().metric, component_parameters(), data()),
     "ComponentModel.components": lambda: call(
         component_model().components, component_parameters(), data()
     ),
@@ -103,9 +102,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "ComponentModel.real_slopes": lambda: call(
         component_model().real_slopes, component_parameters(), data()
     ),
-    "ComponentModel.beside": lambda: call(
-        component_model().beside, component_parameters(), data()
-    ),
+    "ComponentModel.beside": lambda: call(component_model().beside, component_parameters(), data()),
     "ComponentModel.bind": lambda: call(
         lambda p, z: component_model().bind(p)(z, points().chart),
         component_parameters(),
@@ -180,9 +177,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         potential_parameters(),
         features(),
     ),
-    "one_point": lambda: call(
-        A.one_point(small_network()), small_parameters(), numbers(1, 3)
-    ),
+    "one_point": lambda: call(A.one_point(small_network()), small_parameters(), numbers(1, 3)),
     "perceptron_hessians": lambda: call(
         lambda kernel, bias, last, jets: A.perceptron_hessians(
             [(kernel, bias), (last, None)], jnp.tanh, jets, 2

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import clustering as C
+from metricflow import clustering as C  # noqa: N812
 from metricflow import kernels
 from tests.robustness.calls.call import Call, call, complex_numbers, numbers
 

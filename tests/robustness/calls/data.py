@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import data as D
+from metricflow import data as D  # noqa: N812
 from tests.robustness.calls.call import Call, call, numbers
 
 

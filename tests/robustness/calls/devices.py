@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import devices as D
+from metricflow import devices as D  # noqa: N812
 from tests.robustness.calls.call import Call, call, numbers
 
 CALLS: dict[str, Callable[[], Call]] = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from metricflow import diagnostics as D
+from metricflow import diagnostics as D  # noqa: N812
 from metricflow import geometry
 from tests.robustness.calls.call import Call, call, hermitian
 from tests.robustness.calls.samples import (

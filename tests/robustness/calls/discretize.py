@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import discretize as Q
+from metricflow import discretize as Q  # noqa: N812
 from tests.robustness.calls.call import Call, call, numbers, on_symmetric
 
 TREE = {"stem": {"kernel": 0}, "block": {"kernel": 1, "bias": 2}}
@@ -39,8 +39,8 @@ def surrogate(function: Callable, *more: Callable) -> Callable[[], Call]:
 
 def of_kind(kind: str) -> tuple:
     network = Q.meta_quantizer(jax.random.key(2), kind, 3)  # type: ignore[arg-type]
-    network = jax.tree.map(lambda x: x.astype(float), network)
-    return network, Q.initial_memory(kind, 3, weights())  # type: ignore[arg-type]
+    memory = Q.initial_memory(kind, 3, weights())  # type: ignore[arg-type]
+    return jax.tree.map(lambda x: x.astype(float), (network, memory))
 
 
 def corrected(network: Q.MetaQuantizer, g: jax.Array, w: jax.Array, memory: jax.Array) -> tuple:
@@ -53,8 +53,9 @@ def metric() -> jax.Array:
 
 
 CALLS: dict[str, Callable[[], Call]] = {
-    "MetaQuantizer": lambda: call(corrected, of_kind("lstm")[0], weights(), origin(),
-                                  of_kind("lstm")[1]),
+    "MetaQuantizer": lambda: call(
+        corrected, of_kind("lstm")[0], weights(), origin(), of_kind("lstm")[1]
+    ),
     "activation_quantizer": steps(lambda x: Q.activation_quantizer(2)(x)),
     "binary": steps(Q.binary),
     "clipped": surrogate(lambda w: Q.clipped(w, 0.8)),
@@ -74,7 +75,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "error_decay": surrogate(Q.error_decay, lambda: jnp.float64(1.5)),
     "hessian_metric": smooth(Q.hessian_metric, tau),
     "initial_memory": lambda: call(
-        lambda w: Q.initial_memory("lstm", 3, w), weights(), grad="constant"
+        lambda w: Q.initial_memory("lstm", 3, w), weights(), grad="constant", dtype="single"
     ),
     "lne_divergence": smooth(Q.lne_divergence, origin, tau),
     "lne_natural_gradient": smooth(Q.lne_natural_gradient, origin, tau),
@@ -88,9 +89,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "mirror": smooth(Q.mirror, lambda: jnp.float64(1.5)),
     "mirror_weights": smooth(Q.mirror_weights, lambda: jnp.float64(1.5)),
-    "pack": lambda: call(
-        lambda w: Q.unpack(Q.pack(w, 2)), weights(), grad="step", dtype="single"
-    ),
+    "pack": lambda: call(lambda w: Q.unpack(Q.pack(w, 2)), weights(), grad="step", dtype="single"),
     "pack_tree": lambda: call(
         lambda w: Q.pack_tree({"a": w, "b": w}, lambda path: "a" in path, 3),
         weights(),

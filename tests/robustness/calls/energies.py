@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import energies as E
+from metricflow import energies as E  # noqa: N812
 from metricflow import geometry
 from tests.robustness.calls.call import Call, call, hermitian, numbers, on_hermitian, on_symmetric
 from tests.robustness.calls.samples import (
@@ -95,9 +95,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "fixed_measure_velocity": on_grid(E.fixed_measure_velocity, positive_measure),
     "hellinger": lambda: call(E.hellinger, eta()),
     "j_functional": lambda: call(
-        lambda r, h, p, c, v, w: E.j_functional(
-            hermitian(r), hermitian(h), p, hermitian(c), v, w
-        ),
+        lambda r, h, p, c, v, w: E.j_functional(hermitian(r), hermitian(h), p, hermitian(c), v, w),
         reference(),
         metric_values() - reference(),
         numbers(1, 5),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from metricflow import ansatz, geometry, kernels
-from metricflow import flows as F
+from metricflow import flows as F  # noqa: N812
 from tests.robustness.calls.call import Call, call, numbers, on_symmetric, symmetric
 from tests.robustness.calls.samples import (
     basis,
@@ -134,7 +134,9 @@ def bump() -> jax.Array:
 
 
 def fitted(p: jax.Array) -> tuple:
-    return F.GaussNewton(damping=0.1, halvings=0).step(F.GaussNewton(damping=0.1).init(p), linear(p))
+    return F.GaussNewton(damping=0.1, halvings=0).step(
+        F.GaussNewton(damping=0.1).init(p), linear(p)
+    )
 
 
 def velocity(x: jax.Array) -> jax.Array:
@@ -193,12 +195,10 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda p: KAEHLER.rates(tangents(p), p), coefficients(), rough=20
     ),
     "KernelFlow.init": lambda: call(
-        lambda free: tuple(start(free)[2:5]) + (start(free).operator @ start(free).g.real[:, 0],),
+        lambda free: (*start(free)[2:5], start(free).operator @ start(free).g.real[:, 0]),
         free_coordinates(),
     ),
-    "KernelFlow.step": lambda: call(
-        kernel_run, free_coordinates(), jnp.float64(0.05), rough=5
-    ),
+    "KernelFlow.step": lambda: call(kernel_run, free_coordinates(), jnp.float64(0.05), rough=5),
     "KernelFlow.operator": lambda: call(
         lambda free, v: FLOW.operator(in_chart(free), in_chart(free), dense=True) @ v,
         free_coordinates(),
@@ -241,9 +241,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda p, x: network_flow().step(network_flow().init(p), x), small_parameters(), inputs()
     ),
     "NetworkFlow.values": lambda: call(network_flow().values, small_parameters(), inputs()),
-    "NetworkPotential.jacobian": of_parameters(
-        network_potential, "jacobian", potential_parameters
-    ),
+    "NetworkPotential.jacobian": of_parameters(network_potential, "jacobian", potential_parameters),
     "NetworkPotential.metric": of_parameters(network_potential, "metric", potential_parameters),
     "NetworkPotential.residuals": of_parameters(
         network_potential, "residuals", potential_parameters
@@ -272,12 +270,8 @@ CALLS: dict[str, Callable[[], Call]] = {
     "RotationalRicciFlow.largest_step": lambda: call(
         lambda b: SPHERE.largest_step(sphere(b)), bump(), rough=20
     ),
-    "RotationalRicciFlow.step": lambda: call(
-        lambda b: SPHERE.step(sphere(b)), bump(), rough=20
-    ),
-    "TorusKaehlerFlow.init": lambda: call(
-        lambda phi: torus_flow().init(0.1 * phi), torus_field()
-    ),
+    "RotationalRicciFlow.step": lambda: call(lambda b: SPHERE.step(sphere(b)), bump(), rough=20),
+    "TorusKaehlerFlow.init": lambda: call(lambda phi: torus_flow().init(0.1 * phi), torus_field()),
     "TorusKaehlerFlow.velocity": lambda: call(
         lambda phi: torus_flow().velocity(0.1 * phi), torus_field(), rough=5
     ),
@@ -324,9 +318,11 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda x, dt: F.runge_kutta_step(velocity, x, dt), numbers(1, 4), jnp.float64(0.1)
     ),
     "spectral_tangents": lambda: call(
-        lambda z: F.spectral_tangents(
-            basis(), geometry.points_at(surface(), z, chart=points().chart, check=False)
-        ).jets,
+        lambda z: (
+            F.spectral_tangents(
+                basis(), geometry.points_at(surface(), z, chart=points().chart, check=False)
+            ).jets
+        ),
         points().z,
     ),
     "uniform_equivalence": lambda: call(

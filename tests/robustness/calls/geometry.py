@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from metricflow import geometry as G
+from metricflow import geometry as G  # noqa: N812
 from tests.robustness.calls.call import (
     Call,
     call,
@@ -137,9 +137,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         complex_numbers(1, 3),
         complex_numbers(2, 3),
     ),
-    "best_chart": lambda: call(
-        lambda z: G.best_chart(surface(), z), points().z, grad="integers"
-    ),
+    "best_chart": lambda: call(lambda z: G.best_chart(surface(), z), points().z, grad="integers"),
     "chart_coordinates": lambda: call(
         lambda z: G.chart_coordinates(z, points().chart), 2 * points().z
     ),
@@ -190,9 +188,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "kaehler_scalar": lambda: call(
         lambda x: G.kaehler_scalar(kaehler_metric_of, x), complex_numbers(4, 2, scale=0.3)
     ),
-    "laplacian": lambda: call(
-        lambda x: G.laplacian(real_metric_of, function_of, x), numbers(3, 3)
-    ),
+    "laplacian": lambda: call(lambda x: G.laplacian(real_metric_of, function_of, x), numbers(3, 3)),
     "lichnerowicz": on_grid(
         lambda one, g, h: G.lichnerowicz(one, g, symmetric(h), ricci_terms=True), grid_tensor
     ),
@@ -283,7 +279,6 @@ def _local_point(z: jax.Array) -> jax.Array:
     others = [k for k in range(4) if k not in chart]
     point = G.local_point(surface(), z, chart)
     return point(z[jnp.array(others)] + 0.01)
-
 
 
 NOT_APPLICABLE = {

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from metricflow import ansatz, geometry
-from metricflow import kernels as K
+from metricflow import kernels as K  # noqa: N812
 from tests.robustness.calls.call import Call, call, complex_numbers, numbers
 from tests.robustness.calls.samples import (
     HOME,
@@ -109,8 +109,9 @@ def spectrum(x: jax.Array) -> jax.Array:
 
 CALLS: dict[str, Callable[[], Call]] = {
     "EnsemblePrediction": lambda: call(
-        lambda c: K.EnsemblePrediction(c[:, :1], c @ c.T + jnp.eye(5, dtype=c.dtype))
-        .standard_deviation,
+        lambda c: (
+            K.EnsemblePrediction(c[:, :1], c @ c.T + jnp.eye(5, dtype=c.dtype)).standard_deviation
+        ),
         numbers(1, 5, 5),
     ),
     "Exponential.log_matrix": on_points(lambda w: K.Exponential(w).log_matrix),
@@ -135,10 +136,9 @@ CALLS: dict[str, Callable[[], Call]] = {
         components(),
     ),
     "FrozenOperator": lambda: call(
-        lambda free, v: frozen(jnp.ones((), v.dtype)).operator(
-            in_chart(free[:2]), in_chart(free), chunk=9
-        )
-        @ v,
+        lambda free, v: (
+            frozen(jnp.ones((), v.dtype)).operator(in_chart(free[:2]), in_chart(free), chunk=9) @ v
+        ),
         free_coordinates(),
         components(),
     ),
@@ -151,9 +151,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda w: K.InfiniteNetwork("relu", 2, weight_std=w, bias_std=0.1).matrix
     ),
     "KernelFit": lambda: call(fitted, x2(), values(), x1()),
-    "PeriodicGaussian.matrix": on_vectors(
-        lambda w: K.PeriodicGaussian(w, (3.0, 4.0, 5.0)).matrix
-    ),
+    "PeriodicGaussian.matrix": on_vectors(lambda w: K.PeriodicGaussian(w, (3.0, 4.0, 5.0)).matrix),
     "Product.matrix": on_points(lambda w: K.Product((K.Gaussian(w), K.Exponential(w))).matrix),
     "Rescaled.matrix": lambda: call(
         K.Rescaled(K.Gaussian(0.7), lambda z: jnp.sum(jnp.abs(z) ** 2)).matrix, z1(), z2()
@@ -164,19 +162,16 @@ CALLS: dict[str, Callable[[], Call]] = {
     "StaxKernel.matrix": lambda: call(
         K.StaxKernel(lambda x, y, get: jnp.tanh(x @ y.T)).matrix, z1(), z2()
     ),
-    "Sum.matrix": on_points(
-        lambda w: K.Sum((K.Gaussian(w), K.Exponential(w)), (0.3, w)).matrix
-    ),
+    "Sum.matrix": on_points(lambda w: K.Sum((K.Gaussian(w), K.Exponential(w)), (0.3, w)).matrix),
     "TensorKernel.operator": lambda: call(
         lambda free, v: tensor_kernel().operator(in_chart(free), in_chart(free), chunk=3) @ v,
         free_coordinates(),
         components(),
     ),
     "TensorOperator": lambda: call(
-        lambda free, v: tensor_kernel().operator(
-            in_chart(free[:2]), in_chart(free), chunk=9, stored=True
-        )
-        @ v,
+        lambda free, v: (
+            tensor_kernel().operator(in_chart(free[:2]), in_chart(free), chunk=9, stored=True) @ v
+        ),
         free_coordinates(),
         components(),
     ),
@@ -188,11 +183,10 @@ CALLS: dict[str, Callable[[], Call]] = {
         z2(),
         values(),
     ),
-    "Delta": lambda: call(
-        lambda a, b, v: K.apply(K.Delta(), a, b, v), z1(), z2(), values()
+    "Delta": lambda: call(lambda a, b, v: K.apply(K.Delta(), a, b, v), z1(), z2(), values()),
+    "block_eigenvalues": lambda: call(
+        K.block_eigenvalues, theta(), vmap="order", grad="order", single="order", jit="order"
     ),
-    "block_eigenvalues": lambda: call(K.block_eigenvalues, theta(), vmap="order", grad="order",
-                                      single="order", jit="order"),
     "block_singular_values": lambda: call(K.block_singular_values, rectangular()),
     "dense": on_points(lambda w: lambda a, b: K.dense(K.Gaussian(w), a, b, normalise=True)),
     "dense_operator": lambda: call(
@@ -208,12 +202,14 @@ CALLS: dict[str, Callable[[], Call]] = {
         x1(),
     ),
     "hessian_frame": lambda: call(
-        lambda free: K.hessian_frame(
-            surface(),
-            basis(),
-            geometry.points_at(surface(), in_chart(free), chart=HOME, check=False),
-            chart=HOME,
-        ).sizes,
+        lambda free: (
+            K.hessian_frame(
+                surface(),
+                basis(),
+                geometry.points_at(surface(), in_chart(free), chart=HOME, check=False),
+                chart=HOME,
+            ).sizes
+        ),
         free_coordinates(),
     ),
     "imaginary_share": lambda: call(K.imaginary_share, complex_numbers(1, 6)),
@@ -230,8 +226,9 @@ CALLS: dict[str, Callable[[], Call]] = {
         jnp.exp(numbers(5, 5)),
         values(),
     ),
-    "leave_one_out": lambda: call(lambda x, y: K.leave_one_out(gaussian(), x, y), x2(), values(),
-                                  rough=20),
+    "leave_one_out": lambda: call(
+        lambda x, y: K.leave_one_out(gaussian(), x, y), x2(), values(), rough=20
+    ),
     "log_marginal_likelihood": lambda: call(
         lambda x, y: K.log_marginal_likelihood(gaussian(), x, y), x2(), values(), rough=20
     ),
@@ -242,9 +239,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         x1(),
         x2(),
     ),
-    "metric_ntk_diagonal": lambda: call(
-        at_origin(K.metric_ntk_diagonal), small_parameters(), x1()
-    ),
+    "metric_ntk_diagonal": lambda: call(at_origin(K.metric_ntk_diagonal), small_parameters(), x1()),
     "metric_ntk_product": lambda: call(
         at_origin(K.metric_ntk_product), small_parameters(), x1(), x2(), values()
     ),
@@ -270,9 +265,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda x: K.volume_factor(lambda y: jnp.eye(3, dtype=y.dtype) + jnp.outer(y, y))(x),
         numbers(1, 3),
     ),
-    "wasserstein_distance": lambda: call(
-        K.wasserstein_distance, numbers(1, 6), numbers(2, 6)
-    ),
+    "wasserstein_distance": lambda: call(K.wasserstein_distance, numbers(1, 6), numbers(2, 6)),
 }
 
 NOT_APPLICABLE = {

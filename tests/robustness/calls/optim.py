@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metricflow import optim as O
+from metricflow import optim as O  # noqa: N812
 from metricflow.discretize import binary
 from tests.robustness.calls.call import Call, call, numbers
 

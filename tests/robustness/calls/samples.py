@@ -1,4 +1,4 @@
-"""What the calls share: a surface, a curve, a torus, points, networks; made when first asked for."""
+"""What the calls share: a surface, a torus, points, networks; made when first asked for."""
 
 import functools
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metricflow import training as T
+from metricflow import training as T  # noqa: N812
 from tests.robustness.calls.call import Call, call, numbers
 
 
