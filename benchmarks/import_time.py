@@ -44,7 +44,7 @@ def _seconds(program: str) -> tuple[float, float]:
 
 
 def _spread(times: list[tuple[float, float]]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name, values in zip(("wall", "cpu"), zip(*times, strict=True), strict=True):
         ordered = sorted(values)
         found |= {

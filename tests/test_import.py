@@ -7,7 +7,6 @@ import pytest
 
 from metricflow._jax_version import REFUSED, refuse_broken_jax
 
-
 # what takes long to load and few programs need, is loaded by the functions that need it
 LATER = {
     "bayes_opt",

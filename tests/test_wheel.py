@@ -93,20 +93,25 @@ def constraints() -> str:
 
 @pytest.mark.heavy
 def test_the_wheel_in_an_empty_environment(wheel, tmp_path):
-    (tmp_path / "constraints.txt").write_text(constraints())
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = str(tmp_path / "venv/bin/python")
-    install = [python, "-m", "pip", "install", "--quiet", "-c", str(tmp_path / "constraints.txt")]
-    subprocess.run([*install, f"{wheel}[experiments]"], check=True)
-    subprocess.run([python, "-m", "pip", "check"], check=True)
-
     empty = tmp_path / "empty"
     empty.mkdir()
+    # nothing of this checkout may be seen, by pip neither
     own = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "XLA_FLAGS", "NPROC")}
     own["MPLBACKEND"] = "Agg"
 
     def run(*command: str) -> subprocess.CompletedProcess:
         return subprocess.run(command, cwd=empty, env=own, capture_output=True, text=True)
+
+    python = str(tmp_path / "venv/bin/python")
+    pinned = tmp_path / "constraints.txt"
+    pinned.write_text(constraints())
+    for command in (
+        (sys.executable, "-m", "venv", str(tmp_path / "venv")),
+        (python, "-m", "pip", "install", "-q", "-c", str(pinned), f"{wheel}[experiments]"),
+        (python, "-m", "pip", "check"),
+    ):
+        found = run(*command)
+        assert found.returncode == 0, found.stdout + found.stderr
 
     found = run(python, "-c", "import metricflow; print(metricflow.__file__)")
     assert found.returncode == 0, found.stderr

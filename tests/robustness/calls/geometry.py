@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metricflow import geometry as G  # noqa: N812
 from tests.robustness.calls.call import (
@@ -275,7 +276,8 @@ def _local_metric(z: jax.Array) -> tuple:
 
 
 def _local_point(z: jax.Array) -> jax.Array:
-    chart = (int(points().chart[0, 0]), int(points().chart[0, 1]))
+    scaled, eliminated = np.asarray(points().chart)[0]  # numbers while z is traced
+    chart = (int(scaled), int(eliminated))
     others = [k for k in range(4) if k not in chart]
     point = G.local_point(surface(), z, chart)
     return point(z[jnp.array(others)] + 0.01)
