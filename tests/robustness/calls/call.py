@@ -13,7 +13,7 @@ class Call(NamedTuple):
 
     Attributes:
         skip: check -> reason in a word, for what does not apply: ``jit``, ``vmap``, ``grad``,
-            ``dtype`` (dtypes follow the input), ``single`` (values agree with double precision).
+            ``dtype`` (dtypes follow the input), ``hidden`` (so do those inside), ``single`` (values agree with double precision).
             ``grad: "loop"`` means forward derivatives only.
         rough: factor on the tolerance of single precision, for what is badly conditioned.
     """

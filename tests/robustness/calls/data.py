@@ -18,6 +18,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda key, images: D.random_crop_and_flip(key, images, 2),
         jax.random.key(0),
         numbers(1, 3, 8, 8, 2),
+        hidden="random",
     ),
     "standardise": lambda: call(
         lambda images, mean, std: D.standardise(images, mean, std),

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 
 from metricflow import devices as D  # noqa: N812
@@ -13,10 +12,6 @@ CALLS: dict[str, Callable[[], Call]] = {
     "divide": lambda: call(D.divide, numbers(1, 4, 3)),
     "everywhere": lambda: call(D.everywhere, numbers(1, 4, 3)),
     "filled_up": lambda: call(lambda x: D.filled_up(x, 6), numbers(1, 4, 3)),
-    "on_each": lambda: call(lambda x: D.on_each(jnp.sin, x), numbers(1, 4, 3)),
-    "summed": lambda: call(
-        lambda x: D.summed(lambda t: jnp.sum(jax.lax.sin(t)), x), numbers(1, 4, 3)
-    ),
 }
 
-NOT_APPLICABLE = {"mesh": "host", "sharing": "host"}
+NOT_APPLICABLE = {"mesh": "host", "on_each": "mesh", "sharing": "host", "summed": "mesh"}

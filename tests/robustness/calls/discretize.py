@@ -119,6 +119,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         on_symmetric(lambda g: Q.strong_inverse(jax.random.key(0), g, steps=5, width=4)),
         metric(),
         single="random",
+        hidden="random",
         grad="fit",
     ),
     "tau_of_share": smooth(Q.tau_of_share, lambda: jnp.float64(0.4)),

@@ -40,7 +40,10 @@ def like(tree: object, x: jax.Array) -> object:
     """In the precision of x."""
     dtypes = {"f": x.real.dtype, "c": jnp.result_type(x.real.dtype, 1j)}
     return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf).astype(dtypes.get(leaf.dtype.kind, leaf.dtype)), tree
+        lambda leaf: jnp.asarray(leaf).astype(
+            dtypes.get(jnp.asarray(leaf).dtype.kind, jnp.asarray(leaf).dtype)
+        ),
+        tree,
     )
 
 
@@ -101,13 +104,18 @@ def kernel_run(free: jax.Array, step: jax.Array) -> tuple:
     flow = dataclasses.replace(FLOW, step_size=step)
     state = start(free)
     state, _ = flow.step(state)
-    return flow.step(state)
+    state, info = flow.step(state)
+    return state._replace(operator=None), info  # its width is a number without precision
 
 
 def start(free: jax.Array) -> F.KernelFlowState:
     held = like(chart_points(), free)
     z = in_chart(free)
     return FLOW.init(held)._replace(operator=FLOW.operator(z, z))  # type: ignore[arg-type]
+
+
+def without_operator(state: F.KernelGaussNewtonState) -> F.KernelGaussNewtonState:
+    return state._replace(flow=state.flow._replace(operator=None))
 
 
 def kernel_state() -> F.KernelFlowState:
@@ -214,12 +222,16 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda z: FLOW.metric(surface(), kernel_state()).chart(z), points().z, grad="integers"
     ),
     "KernelGaussNewton.init": lambda: call(
-        lambda w: KERNEL_GN.init(like(chart_points(), w)._replace(weight=w)),  # type: ignore[attr-defined]
+        lambda w: without_operator(
+            KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))  # type: ignore[attr-defined]
+        ),
         chart_points().weight,
     ),
     "KernelGaussNewton.step": lambda: call(
-        lambda w: KERNEL_GN.step(
-            KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))  # type: ignore[attr-defined]
+        lambda w: without_operator(
+            KERNEL_GN.step(
+                KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))  # type: ignore[attr-defined]
+            )[0]
         ),
         chart_points().weight,
         rough=50,

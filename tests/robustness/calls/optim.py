@@ -59,14 +59,16 @@ CALLS: dict[str, Callable[[], Call]] = {
     "irnet_gradient": rule(lambda: O.irnet_gradient(1.5)),
     "lne_gradient": rule(lambda: O.lne_gradient(q=0.4)),
     "metaquant_gradient": rule(
-        lambda: O.metaquant_gradient(jax.random.key(1), "multi_fc", hidden=2), rough=5
+        lambda: O.metaquant_gradient(jax.random.key(1), "multi_fc", hidden=2),
+        hidden="single",
+        rough=5,
     ),
     "mirror_descent_gradient": rule(lambda: O.mirror_descent_gradient(1.5)),
     "proximal_quantization": rule(
         lambda: O.proximal_quantization(optax.sgd(0.1), 0.02), grad="step"
     ),
     "rf_dnn_gradient": rule(
-        lambda: O.rf_dnn_gradient(0.1, q=0.4), extra={"grad_fn": loss_gradient}, rough=5
+        lambda: O.rf_dnn_gradient(0.1, q=0.4), extra={"translated_gradient": loss_gradient}, rough=5
     ),
     "scale_by_lne": rule(lambda: O.scale_by_lne(0.05)),
     "ste_gradient": rule(lambda: O.ste_gradient(0.7)),

@@ -42,8 +42,8 @@ CALLS: dict[str, Callable[[], Call]] = {
     "Training.init": lambda: call(
         lambda w: training().init(jax.random.key(0), w).parameters, weights()
     ),
-    "Training.step": lambda: call(moved, weights(), batch()),
-    "TrainingLoop.advance": lambda: call(advanced, weights(), batch()),
+    "Training.step": lambda: call(moved, weights(), batch(), hidden="best"),
+    "TrainingLoop.advance": lambda: call(advanced, weights(), batch(), hidden="best"),
 }
 
 NOT_APPLICABLE = {
