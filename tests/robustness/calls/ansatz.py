@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from metricflow import ansatz as A  # noqa: N812
 from metricflow import geometry
-from tests.robustness.calls.call import Call, call, complex_numbers, hermitian, numbers
+from tests.robustness.calls.call import Call, call, complex_numbers, hermitian, like, numbers
 from tests.robustness.calls.samples import (
     basis,
     component_model,
@@ -32,7 +32,7 @@ def here(z: jax.Array) -> geometry.Points:
 
 def at(metric: Callable) -> Callable:
     """A metric as a function of z in the charts of the points."""
-    return lambda z: metric(z, points().chart)
+    return lambda z: like(metric, z)(z, points().chart)
 
 
 def potential_model() -> A.PotentialModel:
@@ -85,9 +85,9 @@ def data() -> A.ComponentData:
 
 CALLS: dict[str, Callable[[], Call]] = {
     "AlgebraicMetric": lambda: call(at(algebraic()), points().z),
-    "AlgebraicMetric.at": lambda: call(lambda z: algebraic().at(here(z)), points().z),
+    "AlgebraicMetric.at": lambda: call(lambda z: like(algebraic(), z).at(here(z)), points().z),
     "ComponentMetric": lambda: call(at(component()), points().z),
-    "ComponentMetric.at": lambda: call(lambda z: component().at(here(z)), points().z),
+    "ComponentMetric.at": lambda: call(lambda z: like(component(), z).at(here(z)), points().z),
     "ComponentModel.prepare": lambda: call(
         lambda z: component_model().prepare(here(z)), points().z
     ),
@@ -111,7 +111,9 @@ CALLS: dict[str, Callable[[], Call]] = {
     "CosineNetwork": applied(A.CosineNetwork(5), 3),
     "IndependentNetworks": applied(A.IndependentNetworks(A.Mlp((4,)), 3), 3),
     "KernelPotentialMetric": lambda: call(at(kernel_potential()), points().z),
-    "KernelPotentialMetric.hessians": lambda: call(kernel_potential().hessians, features()),
+    "KernelPotentialMetric.hessians": lambda: call(
+        lambda f: like(kernel_potential(), f).hessians(f), features()
+    ),
     "Mlp": applied(A.Mlp((4, 4), outputs=2), 3),
     "Mlp.layers": lambda: call(small_network().layers, small_parameters()),
     "NetworkMetric": lambda: call(at(network_metric()), points().z),

@@ -13,7 +13,8 @@ class Call(NamedTuple):
 
     Attributes:
         skip: check -> reason in a word, for what does not apply: ``jit``, ``vmap``, ``grad``,
-            ``dtype`` (dtypes follow the input), ``hidden`` (so do those inside), ``single`` (values agree with double precision).
+            ``dtype`` (dtypes follow the input), ``hidden`` (so do those inside), ``single`` (values
+            agree with double precision).
             ``grad: "loop"`` means forward derivatives only.
         rough: factor on the tolerance of single precision, for what is badly conditioned.
     """
@@ -52,3 +53,14 @@ def on_hermitian(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def on_symmetric(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda g, *rest: function(symmetric(g), *rest)
+
+
+def like(tree: Any, x: jax.Array) -> Any:
+    """In the precision of x."""
+    dtypes = {"f": x.real.dtype, "c": jnp.result_type(x.real.dtype, 1j)}
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(leaf).astype(
+            dtypes.get(jnp.asarray(leaf).dtype.kind, jnp.asarray(leaf).dtype)
+        ),
+        tree,
+    )

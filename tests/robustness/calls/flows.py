@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from metricflow import ansatz, geometry, kernels
 from metricflow import flows as F  # noqa: N812
-from tests.robustness.calls.call import Call, call, numbers, on_symmetric, symmetric
+from tests.robustness.calls.call import Call, call, like, numbers, on_symmetric, symmetric
 from tests.robustness.calls.samples import (
     basis,
     chart_points,
@@ -36,39 +36,28 @@ from tests.robustness.calls.samples import (
 LOOP = {"grad": "loop"}
 
 
-def like(tree: object, x: jax.Array) -> object:
-    """In the precision of x."""
-    dtypes = {"f": x.real.dtype, "c": jnp.result_type(x.real.dtype, 1j)}
-    return jax.tree.map(
-        lambda leaf: jnp.asarray(leaf).astype(
-            dtypes.get(jnp.asarray(leaf).dtype.kind, jnp.asarray(leaf).dtype)
-        ),
-        tree,
-    )
-
-
 def linear(x: jax.Array) -> F.LinearPotential:
     hessians = ansatz.basis_hessians(basis(), many_points())
-    return like(F.LinearPotential(many_points(), hessians), x)  # type: ignore[return-value]
+    return like(F.LinearPotential(many_points(), hessians), x)
 
 
 def tangents(x: jax.Array) -> F.LinearTangents:
-    return like(F.spectral_tangents(basis(), many_points()), x)  # type: ignore[return-value]
+    return like(F.spectral_tangents(basis(), many_points()), x)
 
 
 def algebraic(x: jax.Array) -> F.AlgebraicPotential:
     jets = ansatz.section_jets(sections(), points())
-    return like(F.AlgebraicPotential(points(), jets, 1), x)  # type: ignore[return-value]
+    return like(F.AlgebraicPotential(points(), jets, 1), x)
 
 
 def network_potential(x: jax.Array, kind: type = F.NetworkPotential) -> F.NetworkPotential:
-    return like(kind(points(), features(), potential_network()), x)  # type: ignore[return-value]
+    return like(kind(points(), features(), potential_network()), x)
 
 
 def network_components(x: jax.Array) -> F.NetworkComponents:
     prepared = component_model().inputs(points().z, geometry.fubini_study_metric(points()))
     found = F.NetworkComponents(component_model(), points(), prepared)
-    return like(found, x)  # type: ignore[return-value]
+    return like(found, x)
 
 
 def first(tree: object) -> jax.Array:
@@ -111,7 +100,7 @@ def kernel_run(free: jax.Array, step: jax.Array) -> tuple:
 def start(free: jax.Array) -> F.KernelFlowState:
     held = like(chart_points(), free)
     z = in_chart(free)
-    return FLOW.init(held)._replace(operator=FLOW.operator(z, z))  # type: ignore[arg-type]
+    return FLOW.init(held)._replace(operator=FLOW.operator(z, z))
 
 
 def without_operator(state: F.KernelGaussNewtonState) -> F.KernelGaussNewtonState:
@@ -123,7 +112,7 @@ def kernel_state() -> F.KernelFlowState:
 
 
 def kernel_metric(coefficient: jax.Array, z: jax.Array) -> jax.Array:
-    state = like(kernel_state(), z)._replace(coefficients=coefficient)  # type: ignore[attr-defined]
+    state = like(kernel_state(), z)._replace(coefficients=coefficient)
     return FLOW.metric(surface(), state)(z, (0, 3))
 
 
@@ -222,16 +211,12 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda z: FLOW.metric(surface(), kernel_state()).chart(z), points().z, grad="integers"
     ),
     "KernelGaussNewton.init": lambda: call(
-        lambda w: without_operator(
-            KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))  # type: ignore[attr-defined]
-        ),
+        lambda w: without_operator(KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))),
         chart_points().weight,
     ),
     "KernelGaussNewton.step": lambda: call(
         lambda w: without_operator(
-            KERNEL_GN.step(
-                KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))  # type: ignore[attr-defined]
-            )[0]
+            KERNEL_GN.step(KERNEL_GN.init(like(chart_points(), w)._replace(weight=w)))[0]
         ),
         chart_points().weight,
         rough=50,
@@ -298,8 +283,8 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "conjugate_heat": lambda: call(backwards, grid_metric(), field(), rough=20),
     "held_out_sigma": lambda: call(
-        lambda c: F.held_out_sigma(FLOW, like(kernel_state(), c), like(chart_points(), c))(  # type: ignore[arg-type]
-            like(kernel_state(), c)._replace(coefficients=c)  # type: ignore[attr-defined]
+        lambda c: F.held_out_sigma(FLOW, like(kernel_state(), c), like(chart_points(), c))(
+            like(kernel_state(), c)._replace(coefficients=c)
         ),
         numbers(1, len(free_coordinates()), 4, scale=0.01),
         vmap="host",
