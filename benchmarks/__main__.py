@@ -18,6 +18,7 @@ from benchmarks import (
     discretized_training,
     gradient_rules,
     growth,
+    import_time,
     infinite_networks,
     kernel_operator,
     metric_ntk,
@@ -31,6 +32,7 @@ from metricflow import __version__
 
 # name -> module and the size that shows whether it runs
 BENCHMARKS = {
+    "import_time": (import_time, 1),
     "sampling": (sampling, 1000),
     "kernel_operator": (kernel_operator, 500),
     "infinite_networks": (infinite_networks, 100),

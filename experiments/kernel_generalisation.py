@@ -18,8 +18,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from experiments import _run
+from experiments._kernel_presets import KERNELS, TUNED, build_flow
 from experiments._manifold import FORMS, parse_manifold
-from experiments.quintic_kernel import KERNELS, TUNED, build_flow
 from metricflow import __version__, diagnostics, geometry
 from metricflow.flows import Result, held_out_sigma
 

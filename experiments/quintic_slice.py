@@ -218,7 +218,7 @@ def _slice_stage(config: Config, metric: Any, record: _run.Record) -> dict:
     if config.colour == "ricci":
         # the scalar of the same metric scaled to unit volume, so that the scale does not matter
         unit = volume(metric, sample_g, sample) ** (1 / manifold.dim)
-        values = np.asarray(unit * diagnostics.ricci_scalar(metric, points))
+        values = np.asarray(unit * geometry.ricci_scalar(metric, points))
     if not np.all(np.isfinite(values)):
         raise ValueError(f"--colour {config.colour}: not finite at some points of the slice")
     path = record.file("slice.npz")

@@ -92,7 +92,7 @@ def _lent(owner: dict[str, Any], names: dict[str, Any]) -> Iterator[None]:
             del owner[name]
 
 
-def _safe_map(function: Callable, *lists: Any) -> list:
+def _safe_map(function: Callable[..., Any], *lists: Any) -> list[Any]:
     return [function(*items) for items in zip(*lists, strict=True)]
 
 
@@ -120,7 +120,7 @@ def _patch_empirical(module: dict[str, Any]) -> None:
     )
 
 
-def _flops(function: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
+def _flops(function: Callable[..., Any], optimize: bool, *args: Any, **kwargs: Any) -> float:
     """Floating-point operations of a function; 0 where the back end does not count them.
 
     AUTO takes the smallest number, and the first implementation that it asks about in a tie.
@@ -131,8 +131,14 @@ def _flops(function: Callable, optimize: bool, *args: Any, **kwargs: Any) -> flo
 
 
 def _values_and_pullback(
-    backward: Callable, function: Callable, mode: Any, j: bool, s: bool, fwd: Any, *primals: Any
-) -> tuple[Any, Callable]:
+    backward: Callable[..., Any],
+    function: Callable[..., Any],
+    mode: Any,
+    j: bool,
+    s: bool,
+    fwd: Any,
+    *primals: Any,
+) -> tuple[Any, Callable[..., Any]]:
     """The values of a function, and its linearisation read backwards by the package's rules."""
     # the rules know no primitive that calls another, so nothing may hide behind jit
     with jax.disable_jit():

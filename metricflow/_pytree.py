@@ -21,14 +21,14 @@ def register_dataclass(cls: Cls) -> Cls:
     static = tuple(f.name for f in fields if f.metadata.get("static", False))
     leaves = tuple(f.name for f in fields if f.name not in static)
 
-    def flatten(tree: Any) -> tuple[tuple, tuple]:
+    def flatten(tree: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         return tuple(getattr(tree, k) for k in leaves), tuple(getattr(tree, k) for k in static)
 
-    def flatten_with_keys(tree: Any) -> tuple[tuple, tuple]:
+    def flatten_with_keys(tree: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         children, options = flatten(tree)
         return tuple((GetAttrKey(k), v) for k, v in zip(leaves, children, strict=True)), options
 
-    def unflatten(options: tuple, children: Iterable) -> Any:
+    def unflatten(options: tuple[Any, ...], children: Iterable[Any]) -> Any:
         tree: Any = object.__new__(cls)
         for name, value in zip((*leaves, *static), (*children, *options), strict=True):
             object.__setattr__(tree, name, value)  # the class may be frozen

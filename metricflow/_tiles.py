@@ -26,7 +26,7 @@ def carrying(function: Callable[..., Any], *values: Any) -> Partial:
     numbers = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
     rest = [None if number else leaf for leaf, number in zip(leaves, numbers, strict=True)]
 
-    def call(arrays: list, *tile: Any) -> Any:
+    def call(arrays: list[Any], *tile: Any) -> Any:
         found = iter(arrays)
         both = [next(found) if number else leaf for leaf, number in zip(rest, numbers, strict=True)]
         return function(*jax.tree.unflatten(structure, both), *tile)
@@ -84,13 +84,13 @@ def fill_tiles(
     return devices.by_rows(own, tree, whole=(_partial(function),), out_axis=axis)
 
 
-def sum_tiles(function: Callable[..., Any], trees: tuple, chunk: int) -> Any:
+def sum_tiles(function: Callable[..., Any], trees: tuple[Any, ...], chunk: int) -> Any:
     """The sum of ``function(*tile)`` over tiles of at most ``chunk`` rows of the arrays in trees.
 
     The rows that fill no tile are a smaller one.
     """
 
-    def own(trees: tuple, function: Partial) -> Any:
+    def own(trees: tuple[Any, ...], function: Partial) -> Any:
         count = _rows(trees)
         size = min(chunk, count)
         whole = count // size * size
@@ -98,7 +98,7 @@ def sum_tiles(function: Callable[..., Any], trees: tuple, chunk: int) -> Any:
         shape = jax.eval_shape(function, *jax.tree.map(lambda x: x[0], tiles))
         start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape)
 
-        def add(total: Any, tile: tuple) -> tuple[Any, None]:
+        def add(total: Any, tile: tuple[Any, ...]) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, function(*tile)), None
 
         total, _ = jax.lax.scan(add, start, tiles)
@@ -142,7 +142,7 @@ def fold_pairs(
         there = jnp.pad(present, (0, number * size - each)).reshape(number, size)
         return _tiles(columns, each, chunk), there
 
-    def over(add: Partial, total: Any, row: Any, tiles: tuple) -> Any:
+    def over(add: Partial, total: Any, row: Any, tiles: tuple[Any, ...]) -> Any:
         return jax.lax.scan(lambda total, tile: (add(total, row, *tile), None), total, tiles)[0]
 
     if share == 1:
@@ -158,7 +158,7 @@ def fold_pairs(
         row_tiles = _tiles(rows, count1, chunk)
         ring = [(k, (k + 1) % share) for k in range(share)]
 
-        def turn(_: Any, carry: tuple) -> tuple:
+        def turn(_: Any, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             totals, columns, present = carry
             tiles = cut(columns, present)
             totals = jax.lax.map(

@@ -95,7 +95,9 @@ _METRICS = (
 )
 
 
-def save_metric(path: str | os.PathLike, metric: Any, *, provenance: dict | None = None) -> None:
+def save_metric(
+    path: str | os.PathLike[str], metric: Any, *, provenance: dict[str, Any] | None = None
+) -> None:
     """Write a metric to one file.
 
     Args:
@@ -126,7 +128,7 @@ def save_metric(path: str | os.PathLike, metric: Any, *, provenance: dict | None
     processes.on_first(lambda: write_atomically(Path(path), buffer.getvalue()))
 
 
-def load_metric(path: str | os.PathLike) -> Any:
+def load_metric(path: str | os.PathLike[str]) -> Any:
     """Read a metric that :func:`save_metric` wrote; calling it gives the same numbers.
 
     Raises:
@@ -149,7 +151,7 @@ def load_metric(path: str | os.PathLike) -> Any:
     return metric
 
 
-def read_provenance(path: str | os.PathLike) -> dict:
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON data that was saved beside a metric."""
     return _read(Path(path))[0]["provenance"]
 
@@ -223,7 +225,7 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
         raise ValueError(f"{path}: {value['class']} does not fit this version: {error}") from None
 
 
-def _read(path: Path) -> tuple[dict, dict[str, np.ndarray]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:

@@ -106,7 +106,7 @@ def everywhere(tree: Any) -> Any:
 def by_rows(
     function: Callable[..., Any],
     *trees: Any,
-    whole: tuple = (),
+    whole: tuple[Any, ...] = (),
     axis: int = 0,
     out_axis: int = 0,
 ) -> Any:
@@ -135,7 +135,7 @@ def by_rows(
 def on_each(
     function: Callable[..., Any],
     *trees: Any,
-    whole: tuple = (),
+    whole: tuple[Any, ...] = (),
     axis: int = 0,
     out_axis: int | tuple[int | None, ...] | None = 0,
 ) -> Any:
@@ -152,7 +152,7 @@ def on_each(
     return divided(*trees, *whole)
 
 
-def summed(function: Callable[..., Any], tree: Any, whole: tuple = ()) -> Any:
+def summed(function: Callable[..., Any], tree: Any, whole: tuple[Any, ...] = ()) -> Any:
     """``function`` of the rows of each device, the results added up.
 
     Args:

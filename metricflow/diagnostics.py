@@ -17,6 +17,7 @@ from jaxtyping import Array, Complex, Float
 
 from . import _checks
 from ._checks import AnyArray
+from ._jit import jit
 from ._pytree import is_opaque
 from ._tiles import carrying, map_tiles
 from .energies import volume_ratio_eta
@@ -69,7 +70,7 @@ class Diagnostics(NamedTuple):
     notes: dict[str, str]
 
 
-@jax.jit
+@jit()
 def kappa_estimate(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """kappa = Vol_g / Vol_Omega = sum w (det g / |Omega|^2) / sum w, from these points.
 
@@ -82,7 +83,7 @@ def kappa_estimate(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array
     return jnp.sum(points.weight * ratio) / jnp.sum(points.weight)
 
 
-@jax.jit
+@jit()
 def eta(
     g: Complex[AnyArray, "b n n"], points: Points, kappa: Float[Array, ""] | float | None = None
 ) -> Float[Array, " b"]:
@@ -95,7 +96,7 @@ def eta(
     return volume_ratio_eta(jnp.asarray(g), jnp.asarray(points.omega2), kappa)
 
 
-@jax.jit
+@jit()
 def sigma_measure(
     g: Complex[AnyArray, "b n n"], points: Points, *, kappa: Float[Array, ""] | float | None = None
 ) -> Float[Array, ""]:
@@ -118,7 +119,7 @@ def sigma_measure(
     return jnp.sum(points.weight * gap) / jnp.sum(points.weight)
 
 
-@jax.jit
+@jit()
 def sigma_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """The standard error of :func:`sigma_measure`, with random lines as the independent units.
 
@@ -155,7 +156,7 @@ def gain(
     return jnp.mean(jnp.abs(1 - eta(reference, points))) / jnp.mean(jnp.abs(1 - eta(g, points)))
 
 
-@jax.jit
+@jit()
 def volume_ratio(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """Vol(g) / Vol(g_FS), the sample mean of det g / det g_FS (the law of the sample is FS)."""
     _check(g, points)
@@ -163,7 +164,7 @@ def volume_ratio(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, 
     return jnp.mean(hermitian_determinant(g) / hermitian_determinant(reference))
 
 
-@jax.jit
+@jit()
 def volume_ratio_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, ""]:
     """The standard error of :func:`volume_ratio`, with random lines as the independent units."""
     _check(g, points)
@@ -172,7 +173,7 @@ def volume_ratio_standard_error(g: Complex[AnyArray, "b n n"], points: Points) -
     return jnp.sqrt(variance_over_lines(influence, points.line))
 
 
-@jax.jit
+@jit()
 def relative_eigenvalues(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Array, "b n"]:
     """The eigenvalues of g_FS^-1 g in increasing order, which no choice of chart changes."""
     _check(g, points)

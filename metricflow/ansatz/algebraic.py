@@ -5,7 +5,6 @@ Hermitian H: the restriction of the Fubini-Study metric of a large projective sp
 """
 
 import dataclasses
-import functools
 import itertools
 import math
 
@@ -17,6 +16,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks, processes
 from .._checks import AnyArray
+from .._jit import jit
 from .._pytree import register_dataclass
 from .._tiles import carrying, map_tiles
 from ..geometry import Hypersurface, Points
@@ -71,7 +71,7 @@ def section_basis(manifold: Hypersurface, degree: int, points: Points) -> Sectio
     return Sections(degree, exponents[chosen], inverse * np.sqrt(values.shape[1]))
 
 
-@functools.partial(jax.jit, static_argnames="chunk")
+@jit(static_argnames="chunk")
 def section_jets(
     sections: Sections, points: Points, *, chunk: int = 1024
 ) -> Float[Array, "two_s jets b"]:
@@ -92,7 +92,7 @@ def section_jets(
     return jnp.moveaxis(map_tiles(function, (points, norm), chunk), 0, -1)
 
 
-@functools.partial(jax.jit, static_argnames="chunk")
+@jit(static_argnames="chunk")
 def section_values(
     sections: Sections, points: Points, *, chunk: int = 4096
 ) -> Complex[Array, "s b"]:

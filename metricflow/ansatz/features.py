@@ -5,20 +5,20 @@ hypersurface and defined on projective space, so that any function of them is a 
 X, with the same values in every chart.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._jit import jit
 from .._tiles import carrying, map_tiles
 from ..geometry import Points
 from .invariant_functions import SpectralBasis, basis_jets
 from .jets import jet_size
 
 
-@functools.partial(jax.jit, static_argnames="chunk")
+@jit(static_argnames="chunk")
 def feature_jets(
     basis: SpectralBasis, points: Points, *, chunk: int = 512
 ) -> Float[Array, "b f c"]:

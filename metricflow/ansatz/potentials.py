@@ -5,7 +5,6 @@ tensor in every chart.
 """
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .._checks import AnyArray
+from .._jit import jit
 from .._pytree import register_dataclass
 from .._tiles import carrying, map_tiles
 from ..geometry import Hypersurface, Points, fubini_study_metric, hermitian_pack
@@ -191,7 +191,7 @@ def network_hessians(
     return jax.vmap(at, out_axes=1)(features)
 
 
-@functools.partial(jax.jit, static_argnames=("dim", "chunk"))
+@jit(static_argnames=("dim", "chunk"))
 def kernel_hessians(
     features: Float[Array, "b f c"],
     centres: Float[AnyArray, "m f"],
@@ -212,7 +212,7 @@ def kernel_hessians(
     return jnp.moveaxis(map_tiles(function, features, chunk), 0, -1)
 
 
-@functools.partial(jax.jit, static_argnames=("dim", "chunk"))
+@jit(static_argnames=("dim", "chunk"))
 def kernel_jets(
     features: Float[Array, "b f c"],
     centres: Float[AnyArray, "m f"],

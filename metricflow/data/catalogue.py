@@ -47,10 +47,10 @@ class DataSet:
 
 def load(
     name: str,
-    folder: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
     *,
     size: tuple[int, int] | None = None,
-    cache: str | os.PathLike | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Split:
     """Training and test part of a data set.
 

@@ -24,7 +24,7 @@ _SIDE = 32
 _PIXELS = 3 * _SIDE**2
 
 
-def read_cifar10(folder: str | os.PathLike) -> tuple[ImageSet, ImageSet]:
+def read_cifar10(folder: str | os.PathLike[str]) -> tuple[ImageSet, ImageSet]:
     """Training and test part of CIFAR-10 (50,000 and 10,000 images of 32 x 32, 10 classes).
 
     Args:
@@ -42,7 +42,7 @@ def read_cifar10(folder: str | os.PathLike) -> tuple[ImageSet, ImageSet]:
     return ImageSet(images, labels, classes), _batch(folder / "test_batch", b"labels", classes)
 
 
-def read_cifar100(folder: str | os.PathLike) -> tuple[ImageSet, ImageSet]:
+def read_cifar100(folder: str | os.PathLike[str]) -> tuple[ImageSet, ImageSet]:
     """Training and test part of CIFAR-100, with the 100 fine labels.
 
     Args:

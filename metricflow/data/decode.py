@@ -25,7 +25,7 @@ class ImageFiles(NamedTuple):
     classes: tuple[str, ...]
 
 
-def list_images(folder: str | os.PathLike) -> ImageFiles:
+def list_images(folder: str | os.PathLike[str]) -> ImageFiles:
     """The image files of a folder with one folder for each class; hidden ones are left out.
 
     Raises:
@@ -73,7 +73,7 @@ def pillow() -> ModuleType:
     return Image
 
 
-def read_rgb(path: str | os.PathLike) -> "Image":
+def read_rgb(path: str | os.PathLike[str]) -> "Image":
     """One image in RGB, completely decoded.
 
     Raises:

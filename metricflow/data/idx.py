@@ -31,7 +31,7 @@ _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E:
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def read_idx(path: str | os.PathLike) -> Shaped[np.ndarray, "..."]:
+def read_idx(path: str | os.PathLike[str]) -> Shaped[np.ndarray, "..."]:
     """The array of an idx file, compressed by gzip or not, in the byte order of the machine.
 
     Raises:
@@ -64,7 +64,7 @@ def read_idx(path: str | os.PathLike) -> Shaped[np.ndarray, "..."]:
 
 
 def read_idx_images(
-    folder: str | os.PathLike, classes: tuple[str, ...]
+    folder: str | os.PathLike[str], classes: tuple[str, ...]
 ) -> tuple[ImageSet, ImageSet]:
     """Training and test part of a data set in the layout of MNIST, images of shape (N, H, W, 1).
 

@@ -23,10 +23,10 @@ _CHUNK = 256  # images that one task of the thread pool decodes
 
 
 def read_image_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     size: tuple[int, int],
     *,
-    cache: str | os.PathLike | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> ImageSet:
     """All images of ``folder/CLASS/*.jpg`` in RGB, sorted by class and name.
 
@@ -46,10 +46,10 @@ def read_image_folder(
 
 
 def read_split_folder(
-    folder: str | os.PathLike,
+    folder: str | os.PathLike[str],
     size: tuple[int, int],
     *,
-    cache: str | os.PathLike | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> tuple[ImageSet, ImageSet]:
     """Training and test part, ``folder/train/CLASS/*`` and ``folder/test/CLASS/*``.
 
@@ -80,7 +80,7 @@ def read_split_folder(
 
 
 def _read(
-    parts: list[ImageFiles], size: tuple[int, int], cache: str | os.PathLike | None
+    parts: list[ImageFiles], size: tuple[int, int], cache: str | os.PathLike[str] | None
 ) -> list[ImageSet]:
     if cache is None:
         images = [_decode(part, size) for part in parts]

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int32, UInt8
 
@@ -42,7 +43,7 @@ class ImageStream:
 
     def __init__(
         self,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike[str],
         split: str,
         *,
         training: bool | None = None,
@@ -112,7 +113,7 @@ class ImageStream:
 
     def _produce(self, words: tuple[int, ...], order: np.ndarray, size: int) -> Iterator[Batch]:
         chunks = (order[first : first + size] for first in range(0, len(order), size))
-        waiting: deque[tuple[np.ndarray, list[Future]]] = deque()
+        waiting: deque[tuple[np.ndarray, list[Future[Any]]]] = deque()
         pool = ThreadPoolExecutor(self.workers)
         try:
             for chunk in chunks:
@@ -124,7 +125,7 @@ class ImageStream:
         finally:  # also when the consumer stops in the middle
             pool.shutdown(cancel_futures=True)
 
-    def _batch(self, chunk: np.ndarray, images: list[Future]) -> Batch:
+    def _batch(self, chunk: np.ndarray, images: list[Future[Any]]) -> Batch:
         return Batch(np.stack([image.result() for image in images]), self._files.labels[chunk])
 
     def _image(self, words: tuple[int, ...], index: int) -> np.ndarray:
@@ -162,7 +163,7 @@ def _random_box(rng: np.random.Generator, width: int, height: int) -> tuple[int,
 
 def _words(seed: int | Array) -> tuple[int, ...]:
     # how many come first: NumPy takes missing words for zeros, and a key would equal a seed
-    if isinstance(seed, jax.Array) and jax.dtypes.issubdtype(seed.dtype, jax.dtypes.prng_key):
+    if isinstance(seed, jax.Array) and jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
         if seed.shape != ():
             raise ValueError(f"seed: got keys of shape {seed.shape}, expected one key")
         data = tuple(int(word) for word in np.asarray(jax.random.key_data(seed)))

@@ -80,7 +80,9 @@ class NormalizedLayer(nn.Module):
 def quantized_activations(policy: Policy) -> Iterator[None]:
     """Inside, every Linen layer with a kernel gets its input quantised as the policy says."""
 
-    def intercept(call: Callable, args: tuple, options: dict, context: Any) -> Any:
+    def intercept(
+        call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any], context: Any
+    ) -> Any:
         if context.method_name == "__call__" and isinstance(context.module, _LAYERS) and args:
             activations = quantization(policy, "/".join(context.module.path)).activations
             if activations is not None:

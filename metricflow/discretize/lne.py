@@ -10,7 +10,7 @@ Arrays of weights have any shape: a metric lives on all n entries of one array, 
 """
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -173,13 +173,13 @@ def share_solution(w: Array, q: Array, v: Array) -> tuple[Array, Array, Array]:
         t = jnp.tanh(jnp.sqrt(s) * w)
         return s, inner(t, t), inner(t, v)
 
-    def unfinished(state: tuple) -> Array:
+    def unfinished(state: tuple[Any, ...]) -> Array:
         step, before, (_, share, _) = state
         missing = jnp.abs(q - share)
         # sums of many numbers end at a rounding of their own: there, no step improves
         return (step < _NEWTON_STEPS) & (missing > tolerance * q) & (missing < 0.9 * before)
 
-    def newton(state: tuple) -> tuple:
+    def newton(state: tuple[Any, ...]) -> tuple[Any, ...]:
         step, _, (s, share, _) = state
         root = jnp.sqrt(s)
         t = jnp.tanh(root * w)

@@ -53,7 +53,7 @@ def meta_quantizer(key: Array, kind: Kind, hidden: int = 32) -> MetaQuantizer:
 
 
 def initial_memory(kind: Kind, hidden: int, w: Array) -> Float[Array, "2 *s h"]:
-    """Hidden and cell state of the LSTM for every weight, zero; empty for the other kinds."""
+    """Hidden and cell state of the LSTM for every weight, float32 zeros; else empty."""
     shape = (2, *w.shape, hidden) if kind == "lstm" else (2, *w.shape, 0)
     return jnp.zeros(shape, jnp.float32)
 

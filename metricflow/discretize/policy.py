@@ -109,7 +109,9 @@ def activation_quantizer(bits: int, *, grid: str = "signed") -> Quantizer:
     raise ValueError(f"grid: expected 'signed' or 'unsigned', got {grid!r}")
 
 
-def split_kernels(params: Mapping[str, Any], policy: Policy) -> tuple[dict, dict]:
+def split_kernels(
+    params: Mapping[str, Any], policy: Policy
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """(latent, rest): quantised kernels and all other parameters, each by path.
 
     The inverse is :func:`joined`.
@@ -131,7 +133,7 @@ def split_kernels(params: Mapping[str, Any], policy: Policy) -> tuple[dict, dict
     return latent, rest
 
 
-def quantized_parameters(params: Mapping[str, Any], policy: Policy) -> dict:
+def quantized_parameters(params: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
     """The parameters with their kernels quantised by the policy, derivative of the identity.
 
     For a network that is used, or trained with the straight-through estimator; the other gradient
@@ -157,7 +159,7 @@ def paths(params: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def joined(*parts: Mapping[str, Any]) -> dict:
+def joined(*parts: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dictionaries from leaves by path."""
     tree: dict[str, Any] = {}
     for part in parts:

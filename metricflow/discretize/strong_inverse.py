@@ -5,6 +5,7 @@ the n (n + 1) / 2 entries of the metric, fitted anew for every metric, can only 
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def strong_inverse(
     schedule = optax.cosine_decay_schedule(learning_rate, steps)
     optimizer = optax.adam(schedule)
 
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+    def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
         network, state = carry
         updates, state = optimizer.update(jax.grad(loss)(network), state)
         return (optax.apply_updates(network, updates), state), None

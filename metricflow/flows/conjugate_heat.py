@@ -91,7 +91,7 @@ def measure_velocity(
 
 @jax.jit
 def _backwards(flow: RicciFlow, metrics: Array, final: Array, dt: Array) -> Array:
-    def one(measure: Array, three: tuple[Array, Array, Array]) -> tuple:
+    def one(measure: Array, three: tuple[Array, Array, Array]) -> tuple[Any, ...]:
         first, middle, last = three
         a = measure_velocity(flow, last, measure)
         b = measure_velocity(flow, middle, measure - dt * a)

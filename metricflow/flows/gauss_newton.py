@@ -233,7 +233,11 @@ class GaussNewton:
         return "parameters" if parameters <= samples else "samples"
 
     def _jacobian(
-        self, problem: LeastSquares, residuals: Callable, unravel: Callable, flat: Array
+        self,
+        problem: LeastSquares,
+        residuals: Callable[..., Any],
+        unravel: Callable[..., Any],
+        flat: Array,
     ) -> tuple[Array, Array]:
         own = getattr(problem, "jacobian", None)
         if own is not None:
@@ -273,7 +277,7 @@ class GaussNewton:
         return Q @ (inner @ jax.scipy.linalg.solve_triangular(R, r, trans=1)), everything
 
     def _iterative(
-        self, residuals: Callable, flat: Array, damping: Array
+        self, residuals: Callable[..., Any], flat: Array, damping: Array
     ) -> tuple[Array, Array, Array]:
         r, forward = jax.linearize(residuals, flat)
         backward = jax.linear_transpose(forward, flat)

@@ -381,8 +381,8 @@ def _evaluate(metric: KernelMetric, z: Array, chart: Array) -> Array:
 
 
 @jax.jit(static_argnames="steps")
-def _run(flow: KernelFlow, state: KernelFlowState, steps: int, observe: Any) -> tuple:
-    def one(carry: KernelFlowState, _: None) -> tuple:
+def _run(flow: KernelFlow, state: KernelFlowState, steps: int, observe: Any) -> tuple[Any, ...]:
+    def one(carry: KernelFlowState, _: None) -> tuple[Any, ...]:
         carry, info = flow.step(carry)
         return carry, (info, None if observe is None else observe(carry))
 

@@ -177,8 +177,8 @@ class KernelGaussNewton:
 
 def _run_scan(
     method: KernelGaussNewton, state: KernelGaussNewtonState, steps: int, observe: Any
-) -> tuple:
-    def one(carry: KernelGaussNewtonState, _: None) -> tuple:
+) -> tuple[Any, ...]:
+    def one(carry: KernelGaussNewtonState, _: None) -> tuple[Any, ...]:
         carry, info = method.step(carry)
         return carry, (info, None if observe is None else observe(carry.flow))
 

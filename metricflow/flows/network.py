@@ -20,14 +20,13 @@ from jaxtyping import Array, Float, Int
 from .. import _checks
 from ..ansatz import one_point
 from ..kernels.tangent_kernel import (
-    Preconditioner,
-    check_parameters,
     check_points,
     metric_ntk_product,
     pulled_back,
     static,
     unwrapped,
 )
+from ..kernels.tangents import Preconditioner, check_parameters
 from .result import Result, raise_unless_successful
 
 SCHEMES = ("euler", "rk4")
@@ -230,14 +229,18 @@ class NetworkFlow:
 
 @functools.partial(jax.jit, static_argnums=4)
 def _run(
-    parts: tuple, step_size: Array, state: NetworkFlowState, batch: Any, options: tuple
-) -> tuple:
+    parts: tuple[Any, ...],
+    step_size: Array,
+    state: NetworkFlowState,
+    batch: Any,
+    options: tuple[Any, ...],
+) -> tuple[Any, ...]:
     """The scan; functions with their arrays are arguments, so that new arrays compile nothing."""
     apply_fn, energy, preconditioner, watch = (unwrapped(part) for part in parts)
     scheme, chunk, steps = options
     flow = NetworkFlow(apply_fn, energy, step_size, scheme, preconditioner, chunk)
 
-    def one(carry: NetworkFlowState, _: None) -> tuple:
+    def one(carry: NetworkFlowState, _: None) -> tuple[Any, ...]:
         carry, info = flow.step(carry, batch)
         return carry, (info, None if watch is None else watch(carry))
 

@@ -272,8 +272,10 @@ def uniform_equivalence(
 
 
 @jax.jit(static_argnames="steps")
-def _run(flow: RicciFlow, state: RicciFlowState, dt: Array, steps: int, observe: Any) -> tuple:
-    def one(carry: RicciFlowState, _: None) -> tuple:
+def _run(
+    flow: RicciFlow, state: RicciFlowState, dt: Array, steps: int, observe: Any
+) -> tuple[Any, ...]:
+    def one(carry: RicciFlowState, _: None) -> tuple[Any, ...]:
         carry, info = flow.step(carry, dt)
         return carry, (info, None if observe is None else observe(carry))
 

@@ -319,8 +319,8 @@ def _run(
     dt: Array | None,
     steps: int,
     observe: Any,
-) -> tuple:
-    def one(carry: RotationalRicciState, _: None) -> tuple:
+) -> tuple[Any, ...]:
+    def one(carry: RotationalRicciState, _: None) -> tuple[Any, ...]:
         carry, info = flow.step(carry, dt)
         return carry, (info, None if observe is None else observe(carry))
 

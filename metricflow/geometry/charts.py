@@ -3,11 +3,11 @@
 Every function works on one point or on any batch of points: leading axes are shared.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
 from .._checks import AnyArray
+from .._jit import jit
 from .hypersurface import Hypersurface, gradient
 
 Chart = tuple[int, int]
@@ -18,7 +18,7 @@ def home_chart(manifold: Hypersurface) -> Chart:
     return (0, manifold.ambient - 1)
 
 
-@jax.jit
+@jit()
 def best_chart(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Int[Array, "*b 2"]:
     """The chart in which numbers are best behaved at z.
 

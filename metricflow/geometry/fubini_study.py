@@ -2,19 +2,19 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
 from .._checks import AnyArray
+from .._jit import jit
 from .._pytree import register_dataclass
 from .charts import Chart, best_chart, chart_coordinates, pullback
 from .hypersurface import Hypersurface, gradient
 from .sampling import Points
 
 
-@jax.jit
+@jit()
 def fubini_study_metric(points: Points, *, scale: float | Array = 1.0) -> Complex[Array, "b n n"]:
     """g_FS[a, b] = d_a dbar_b log |z|^2 pulled back, each point in its own chart.
 

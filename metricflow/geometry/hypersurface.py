@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -221,7 +222,7 @@ def _scanned(manifold: Hypersurface, z: Array) -> tuple[Array, Array]:
     table = jnp.stack(powers)
     ambient = manifold.ambient
 
-    def add(carry: tuple[Array, Array], term: tuple[Array, Array]) -> tuple:
+    def add(carry: tuple[Array, Array], term: tuple[Array, Array]) -> tuple[Any, ...]:
         value, slope = carry
         row, coefficient = term
         factor = [table[row[i], ..., i] for i in range(ambient)]

@@ -185,13 +185,13 @@ def conjugate_gradients(
     def shifted(v: Array) -> Array:
         return apply(kernel, x, x, v, chunk=chunk) + ridge * v
 
-    def running(carry: tuple) -> Array:
+    def running(carry: tuple[Any, ...]) -> Array:
         # to half the tolerance, since the recursion drifts away from the true residual
         _, r, _, _, count, definite = carry
         left = jnp.any(jnp.linalg.norm(r, axis=0) > tolerance / 2)
         return (count < iterations) & definite & left
 
-    def step(carry: tuple) -> tuple:
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         a, r, p, rz, count, definite = carry
         q = shifted(p)
         curvature = jnp.sum(p * q, axis=0)
@@ -238,7 +238,7 @@ def lanczos(
     basis = basis.at[0].set(y / jnp.where(size > 0, size, 1))
     eps = jnp.finfo(y.dtype).eps
 
-    def step(place: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple:
+    def step(place: Int[Array, ""], carry: tuple[Array, Array, Array]) -> tuple[Any, ...]:
         basis, alpha, beta = carry
         v = basis[place]
         w = apply(kernel, x, x, v, chunk=chunk)

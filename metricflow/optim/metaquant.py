@@ -95,7 +95,9 @@ def metaquant_gradient(
         updates: optax.Updates, state: MetaQuantState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, MetaQuantState]:
         def change_of_loss(network: MetaQuantizer) -> Array:
-            def of_leaf(g: Array, _: Array, old: Array, at: Array, memory: Array) -> tuple:
+            def of_leaf(
+                g: Array, _: Array, old: Array, at: Array, memory: Array
+            ) -> tuple[Any, ...]:
                 old, at = old.astype(g.dtype), at.astype(g.dtype)
                 moved, _ = corrected_gradient(kind, network, old, at, memory)
                 return g, -jnp.sum(g * moved * dorefa(at))

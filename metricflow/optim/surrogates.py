@@ -4,7 +4,7 @@ Each takes dL/dQ(w) as updates and the latent weights w as params, and gives dL/
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -77,7 +77,7 @@ def mirror_descent_gradient(beta: Schedule = 1.0) -> optax.GradientTransformatio
     return _scheduled("mirror_descent_gradient", "beta", beta, surrogates.mirror)
 
 
-def exponential_slope(steps: int, start: float = 0.1, end: float = 10.0) -> Callable:
+def exponential_slope(steps: int, start: float = 0.1, end: float = 10.0) -> Callable[..., Any]:
     """A schedule from start to end by equal factors in ``steps`` updates, constant after."""
     _checks.positive_integer("steps", steps)
     _checks.positive_number("start", start)

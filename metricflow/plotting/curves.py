@@ -1,6 +1,7 @@
 """Numbers of runs as curves: gain, loss and distances."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -130,7 +131,7 @@ def search_history(axis: Axes, scores: Sequence[float], *, name: str) -> Axes:
 
 
 def training_history(
-    axis: Axes, history: Sequence[Mapping], *, before: float, first: bool = True
+    axis: Axes, history: Sequence[Mapping[str, Any]], *, before: float, first: bool = True
 ) -> Axes:
     """The validation loss and its terms against the epoch.
 

@@ -8,6 +8,7 @@ How each was made, and how accurate it is, stands in its provenance.
 """
 
 from pathlib import Path
+from typing import Any
 
 from ..ansatz import SpectralMetric
 from ..checkpoint import load_metric, read_provenance
@@ -31,7 +32,7 @@ def calabi_yau_metric(name: str) -> SpectralMetric:
     return load_metric(_path(name))
 
 
-def provenance(name: str) -> dict:
+def provenance(name: str) -> dict[str, Any]:
     """The command that made a metric, and its diagnostics on fresh points."""
     return read_provenance(_path(name))
 

@@ -29,8 +29,8 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: str | os.PathLike,
-        configuration: dict | None = None,
+        folder: str | os.PathLike[str],
+        configuration: dict[str, Any] | None = None,
         *,
         keep: int = 2,
         seconds: float = 10.0,
@@ -62,8 +62,8 @@ class Checkpoints:
     def save(
         self,
         state: Any,
-        history: list,
-        partial: list,
+        history: list[Any],
+        partial: list[Any],
         *,
         data: dict[str, int] | None = None,
         force: bool = False,
@@ -106,7 +106,7 @@ class Checkpoints:
 
     def restore(
         self, template: Any, *, data: dict[str, int] | None = None
-    ) -> tuple[Any, list, list]:
+    ) -> tuple[Any, list[Any], list[Any]]:
         """State, history and partial epoch of the newest checkpoint; without one, the template.
 
         Args:
@@ -141,7 +141,9 @@ class Checkpoints:
         """Release the folder."""
         self._manager.close()
 
-    def _refuse_other(self, step: int, found: dict, template: Any, data: dict | None) -> None:
+    def _refuse_other(
+        self, step: int, found: dict[str, Any], template: Any, data: dict[str, Any] | None
+    ) -> None:
         where = f"{self.folder}: the checkpoint of step {step}"
         if found["format"] != _FORMAT:
             raise ValueError(f"{where} has format {found['format']}, this version reads {_FORMAT}")
@@ -222,11 +224,11 @@ def _checksum(tree: dict[str, Any]) -> int:
     return total
 
 
-def _differing(stored: dict, wanted: dict) -> list[str]:
+def _differing(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Names whose values differ as text, in which NaN equals itself."""
     texts = [{name: json.dumps(value) for name, value in x.items()} for x in (stored, wanted)]
     return sorted(k for k in {*stored, *wanted} if texts[0].get(k) != texts[1].get(k))
 
 
-def _text_checksum(record: dict) -> int:
+def _text_checksum(record: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())

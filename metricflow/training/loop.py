@@ -119,12 +119,12 @@ class TrainingLoop(abc.ABC):
         *,
         validate: Callable[[Any], dict[str, Array]] | None = None,
         patience: int | None = None,
-        callback: Callable[[dict, TrainingState], bool | None] | None = None,
+        callback: Callable[[dict[str, Any], TrainingState], bool | None] | None = None,
         progress: bool = False,
         checkpoints: Checkpoints | None = None,
         steps_a_call: int | None = None,
         throw: bool = True,
-    ) -> tuple[TrainingState, list[dict]]:
+    ) -> tuple[TrainingState, list[dict[str, Any]]]:
         """Train ``epochs`` epochs; with checkpoints, those of earlier calls are among them.
 
         Args:
@@ -169,7 +169,7 @@ class TrainingLoop(abc.ABC):
             _checks.positive_integer("steps_a_call", steps_a_call)
         call = min(steps_a_call or per_epoch, per_epoch)
         shape = {"rows": count, "batch_size": self.batch_size}
-        history: list[dict] = []
+        history: list[dict[str, Any]] = []
         partial: list[Any] = []
         if checkpoints is not None:
             state, history, partial = checkpoints.restore(state, data=shape)
@@ -316,7 +316,9 @@ def _advance(
     return one_seed(state, data)
 
 
-def _validated(validate: Callable, state: TrainingState) -> tuple[TrainingState, dict]:
+def _validated(
+    validate: Callable[..., Any], state: TrainingState
+) -> tuple[TrainingState, dict[str, Any]]:
     """The validation of the parameters, and the state with the best ones so far."""
     if not isinstance(validate, jax.tree_util.Partial):
         validate = jax.tree_util.Partial(validate)
@@ -339,11 +341,11 @@ def _validated(validate: Callable, state: TrainingState) -> tuple[TrainingState,
 
 
 @functools.partial(jax.jit, static_argnames="several")
-def _validation(validate: jax.tree_util.Partial, parameters: Any, several: bool) -> dict:
+def _validation(validate: jax.tree_util.Partial, parameters: Any, several: bool) -> dict[str, Any]:
     return (jax.vmap(validate) if several else validate)(parameters)
 
 
-def _stopped(state: TrainingState, history: list[dict], patience: int | None) -> bool:
+def _stopped(state: TrainingState, history: list[dict[str, Any]], patience: int | None) -> bool:
     asked = bool(history) and history[-1].get("stopped", False)
     return asked or (patience is not None and bool(np.min(state.stale) >= patience))
 
@@ -354,16 +356,16 @@ def _where(condition: Array, a: Any, b: Any) -> Any:
     return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - condition.ndim)), a, b)
 
 
-def _values(info: TrainingInfo) -> dict:
+def _values(info: TrainingInfo) -> dict[str, Any]:
     """Loss and terms of every step of a call."""
     terms = {name: np.asarray(x, float).tolist() for name, x in info.terms.items()}
     return {"loss": np.asarray(info.loss, float).tolist(), "terms": terms}
 
 
-def _average(parts: list[dict]) -> dict:
+def _average(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the steps of an epoch, the same however it was split into calls."""
 
-    def average(values: list) -> Any:
+    def average(values: list[Any]) -> Any:
         return np.mean(np.concatenate([np.array(x, float) for x in values]), axis=0).tolist()
 
     return {
@@ -428,6 +430,6 @@ def _bar(epochs: int, done: int, progress: bool) -> Any:
     return tqdm(total=epochs, initial=done, unit="epoch", disable=None)
 
 
-def _summary(row: dict) -> str:
+def _summary(row: dict[str, Any]) -> str:
     found = row.get("validation", row)["loss"]
     return f"loss {np.mean(found):.3g}"

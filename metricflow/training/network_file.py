@@ -26,7 +26,9 @@ FORMAT_VERSION = 1
 
 
 def save_network(
-    path: str | os.PathLike, variables: Mapping[str, Any], about: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    variables: Mapping[str, Any],
+    about: Mapping[str, Any] | None = None,
 ) -> int:
     """Write the variables of a Linen model; returns the size of the file in bytes.
 
@@ -66,7 +68,7 @@ def save_network(
     return len(content)
 
 
-def load_network(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_network(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The variables, packed kernels unpacked, and what the writer said of the network.
 
     Raises:
