@@ -5,6 +5,7 @@ Functions of one array of weights; :mod:`metricflow.optim` makes optax transform
 :mod:`metricflow.discretize.models` (Flax, not imported here) are the layers and networks.
 """
 
+from .._front_door import guard
 from .lne import (
     closeness,
     dense_rank_one_metric,
@@ -109,3 +110,5 @@ __all__ = [
     "unsigned",
     "weight_quantizer",
 ]
+
+guard(globals())
