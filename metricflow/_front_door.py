@@ -23,6 +23,7 @@ from jaxtyping import AbstractArray
 _SIGNED = {"axis", "out_axis", "rows", "columns", "seed", "fill", "k1", "k2", "j1", "j2"}
 _KEY = "a random key, such as jax.random.key(0)"
 _CHARTS = {"chart", "old", "new", "home", "eliminated"}
+_NOT_NEGATIVE = {"width", "tau"}
 _PLAIN = {bool: (bool, np.bool_), str: (str,), dict: (dict,), list: (list,)}
 _KINDS = {"float": "real", "complex": "complex", "int": "integer", "uint": "integer"}
 
@@ -124,6 +125,8 @@ def _checked(name: str, value: Any, hint: Any, call: _Call) -> Any:
         fitted = _fitted(name, value, hint, call)
         if name in _CHARTS:
             _check_charts(name, fitted, call)
+        if name in _NOT_NEGATIVE and _is_negative(fitted):
+            raise _MismatchError("a number of at least 0")
         return fitted
     except _MismatchError as expected:
         raise ValueError(f"{name}: expected {expected}, got {_said(value)}") from None
@@ -177,9 +180,10 @@ def _fitted(name: str, value: Any, hint: Any, call: _Call) -> Any:
 
 def _one_of_several(name: str, value: Any, hints: Sequence[Any], call: _Call) -> Any:
     wanted: list[str] = []
-    # arrays of the host stay there if they may
-    here = getattr(value, "__class__", None)
-    for hint in sorted(hints, key=lambda hint: getattr(hint, "array_type", None) is not here):
+    # a number stays a number and an array of the host stays there, if they may
+    plain = isinstance(value, int | float | complex)
+    best = (int, float, complex, type(value)) if plain else (type(value),)
+    for hint in sorted(hints, key=lambda hint: getattr(hint, "array_type", hint) not in best):
         try:
             return _fitted(name, value, hint, call)
         except _MismatchError as expected:
@@ -242,7 +246,7 @@ def _fits(name: str, shape: tuple[int, ...], axes: list[str], call: _Call) -> bo
     """Whether a shape agrees with named axes, and with what they were in other arguments."""
     many = next((i for i, axis in enumerate(axes) if axis.startswith("*") or axis == "..."), None)
     if many is None:
-        pairs = list(zip(axes, shape, strict=False))
+        pairs: list[tuple[str, Any]] = list(zip(axes, shape, strict=False))
         if len(axes) != len(shape):
             return False
     else:
@@ -282,7 +286,7 @@ def _known(axes: list[str], call: _Call) -> str:
 
 
 def _number(name: str, value: Any, hint: Any) -> None:
-    numbers = (int, float, np.number, jax.Array, np.ndarray)
+    numbers: tuple[type, ...] = (int, float, np.number, jax.Array, np.ndarray)
     numbers += (complex,) if hint is complex else ()
     if (
         isinstance(value, bool)
@@ -292,12 +296,8 @@ def _number(name: str, value: Any, hint: Any) -> None:
         or (hint is float and jnp.issubdtype(jnp.result_type(value), jnp.complexfloating))
     ):
         raise _MismatchError(f"a {'complex ' if hint is complex else ''}number")
-    if isinstance(value, jax.core.Tracer):
-        return
-    if np.isnan(value):
+    if not isinstance(value, jax.core.Tracer) and np.isnan(value):
         raise _MismatchError("a number")
-    if name == "width" and value < 0:
-        raise _MismatchError("a number of at least 0")
 
 
 def _tuple(name: str, value: Any, parts: tuple, call: _Call) -> None:
@@ -311,6 +311,12 @@ def _tuple(name: str, value: Any, parts: tuple, call: _Call) -> None:
             _fitted(name, part, hint, call)
         elif not _is_integer(part):
             raise _MismatchError("a tuple of integers")
+
+
+def _is_negative(value: Any) -> bool:
+    if isinstance(value, jax.core.Tracer):
+        return False
+    return isinstance(value, int | float | np.ndarray | jax.Array) and bool(np.any(value < 0))
 
 
 def _is_integer(value: Any) -> bool:

@@ -130,7 +130,7 @@ def mutations(value: Any, material: Any) -> Iterator[tuple[str, Any]]:
         yield "wrong type", "text"
         yield "wrong type", 3.5
         yield "wrong type", None
-        if value == (0, 2):
+        if type(value) is tuple and value == (0, 2):
             yield from of_charts(value)
         if value and all(map(is_number, value)):
             yield "wrong type", ("a",) * len(value)

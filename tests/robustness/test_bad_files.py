@@ -233,9 +233,10 @@ def outcome(read, path, wanted, named):
     same = len(leaves) == len(wanted) and all(
         x.dtype == y.dtype and np.array_equal(x, y) for x, y in zip(leaves, wanted, strict=False)
     )
-    if any(x.dtype.kind in "fc" and not np.all(np.isfinite(x)) for x in leaves):
-        return "silent NaN"
-    return "the same" if same else "other numbers"
+    if same:  # with the infinity of a training that has seen no best loss
+        return "the same"
+    bad = any(x.dtype.kind in "fc" and not np.all(np.isfinite(x)) for x in leaves)
+    return "silent NaN" if bad else "other numbers"
 
 
 def check_format(make, folder, rng, count):
@@ -280,6 +281,8 @@ def test_some_damaged_files(make, tmp_path, rng):
     assert check_format(make, tmp_path, rng, 2) == []
 
 
+# orbax leaves the tasks of a failed read to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.heavy
 @pytest.mark.parametrize("make", FORMATS, ids=lambda make: make.__name__)
 def test_damaged_files_of_every_format(as_user, make, tmp_path, rng):
