@@ -9,6 +9,7 @@ well, values only where there are any.
 
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -89,23 +90,41 @@ def _guarded(function: Any, finite: bool) -> Any:
     order = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     method = order[:1] == ["self"] and function.__name__ != "__init__"
 
+    writes = function.__qualname__.startswith(("save_", "Checkpoints."))
+
     @functools.wraps(function)
     def checked(*args: Any, **options: Any) -> Any:
         call = _Call({}, finite)
         if method and args:
             _take_dimension(args[0], call)
-        given = list(args)
-        for place, name in enumerate(order[: len(given)]):
-            if name in hints:
-                given[place] = _checked(name, given[place], hints[name], call)
-        for name in options.keys() & hints.keys():
-            options[name] = _checked(name, options[name], hints[name], call)
-        return function(*given, **options)
+        given, named = list(args), dict(options)
+        try:
+            for place, name in enumerate(order[: len(given)]):
+                if name in hints:
+                    given[place] = _checked(name, given[place], hints[name], call)
+            for name in options.keys() & hints.keys():
+                named[name] = _checked(name, options[name], hints[name], call)
+        except ValueError:
+            if not writes:
+                _own_words(function, args, options)
+            raise
+        return function(*given, **named)
 
     checked._has_front_door = True  # type: ignore[attr-defined]
     if hasattr(function, "lower"):
         checked.lower = function.lower  # type: ignore[attr-defined]
     return checked
+
+
+def _own_words(function: Any, arguments: tuple, options: dict[str, Any]) -> None:
+    """What a function itself says of bad arguments, which knows more, if it says which one."""
+    try:
+        function(*arguments, **options)
+    except ValueError as error:
+        if re.match(r"[\w.'\[\]/]+: [^\n]*$", str(error)):
+            raise
+    except Exception:  # whatever comes of them inside of jax
+        return
 
 
 def _is_checked(parameter: inspect.Parameter) -> bool:
@@ -286,7 +305,7 @@ def _known(axes: list[str], call: _Call) -> str:
 
 
 def _number(name: str, value: Any, hint: Any) -> None:
-    numbers: tuple[type, ...] = (int, float, np.number, jax.Array, np.ndarray)
+    numbers: Any = (int, float, np.number, jax.Array, np.ndarray)
     numbers += (complex,) if hint is complex else ()
     if (
         isinstance(value, bool)
