@@ -12,6 +12,7 @@ import inspect
 import re
 import types
 import typing
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,10 @@ from jaxtyping import AbstractArray
 _SIGNED = {"axis", "out_axis", "rows", "columns", "seed", "fill", "k1", "k2", "j1", "j2"}
 _KEY = "a random key, such as jax.random.key(0)"
 _CHARTS = {"chart", "old", "new", "home", "eliminated"}
+# rooms whose functions draw, read and write, and are not called to hear what they say
+_WITH_EFFECTS = tuple(
+    f"metricflow.{room}" for room in ("checkpoint", "data", "plotting", "records", "training")
+)
 _NOT_NEGATIVE = {"width", "tau"}
 _PLAIN = {bool: (bool, np.bool_), str: (str,), dict: (dict,), list: (list,)}
 _KINDS = {"float": "real", "complex": "complex", "int": "integer", "uint": "integer"}
@@ -90,7 +95,7 @@ def _guarded(function: Any, finite: bool) -> Any:
     order = [p.name for p in signature.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
     method = order[:1] == ["self"] and function.__name__ != "__init__"
 
-    writes = function.__qualname__.startswith(("save_", "Checkpoints."))
+    pure = not function.__module__.startswith(_WITH_EFFECTS)
 
     @functools.wraps(function)
     def checked(*args: Any, **options: Any) -> Any:
@@ -105,7 +110,7 @@ def _guarded(function: Any, finite: bool) -> Any:
             for name in options.keys() & hints.keys():
                 named[name] = _checked(name, options[name], hints[name], call)
         except ValueError:
-            if not writes:
+            if pure:
                 _own_words(function, args, options)
             raise
         return function(*given, **named)
@@ -118,13 +123,17 @@ def _guarded(function: Any, finite: bool) -> Any:
 
 def _own_words(function: Any, arguments: tuple, options: dict[str, Any]) -> None:
     """What a function itself says of bad arguments, which knows more, if it says which one."""
+    said = ""
     try:
-        function(*arguments, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            function(*arguments, **options)
     except ValueError as error:
-        if re.match(r"[\w.'\[\]/]+: [^\n]*$", str(error)):
-            raise
+        said = str(error)
     except Exception:  # whatever comes of them inside of jax
         return
+    if re.match(r"[\w.'\[\]/]+: [^\n]*$", said):
+        raise ValueError(said) from None
 
 
 def _is_checked(parameter: inspect.Parameter) -> bool:
