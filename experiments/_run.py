@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import fcntl
 import importlib.metadata
+import io
 import json
 import logging
 import math
@@ -19,16 +20,17 @@ import platform
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
 
 from experiments import _cluster
 from metricflow import processes
-from metricflow._files import atomic_file, write_atomically
+from metricflow._files import write_atomically
 
 log = logging.getLogger("experiments")
 
@@ -36,6 +38,13 @@ Config = TypeVar("Config", bound=Any)
 
 _PACKAGES = ("metricflow-jax", "jax", "jaxlib", "numpy", "scipy", "matplotlib")
 _FIGURE_BYTES = 1_000_000
+# flags that take numbers of at least one, and flags that take negative numbers
+_COUNTS = {
+    *("points", "test_points", "fixed_points", "sweep_points", "steps", "epochs", "sweep_epochs"),
+    *("batch", "batch_size", "lanes", "clusters", "batches", "widths", "sweep_widths", "bits"),
+    *("degree", "degrees", "records", "resolution", "rungs", "probes", "steps_a_call"),
+}
+_SIGNED = {"angle"}
 
 
 class Record:
@@ -71,9 +80,11 @@ class Record:
         line = {"stage": name, "seconds": seconds, "result": result}
         # the same numbers whether they come from memory or from disk, on all processes
         text = processes.agreed(json.dumps(line, allow_nan=False))
-        self.stages[name] = json.loads(text)
+        line = json.loads(text)
         if self.folder is not None:
-            processes.on_first(lambda: self._append(text))
+            stored = json.dumps(line | {"checksum": _checksum(line)})
+            processes.on_first(lambda: self._append(stored))
+        self.stages[name] = line
         log.info("%s: %.1f s", name, seconds["total"])
         return self.stages[name]["result"]
 
@@ -104,17 +115,54 @@ class Record:
             os.fsync(file.fileno())
 
     def _read(self) -> None:
-        complete = []
-        for text in self._file.read_text().splitlines():
-            try:
-                line = json.loads(text)
-                self.stages[line["stage"]] = line
-            except (json.JSONDecodeError, KeyError, TypeError):
-                log.warning("metrics.jsonl: dropped an incomplete line")
-                continue
-            complete.append(text)
-        content = "".join(text + "\n" for text in complete).encode()
-        processes.on_first(lambda: write_atomically(self._file, content))
+        complete, rest = _finished_stages(self._file)
+        self.stages = {line["stage"]: line for line in complete.values()}
+        if rest:
+            log.warning("metrics.jsonl: dropped an incomplete line")
+            content = "".join(text + "\n" for text in complete).encode()
+            processes.on_first(lambda: write_atomically(self._file, content))
+
+
+def _finished_stages(path: Path) -> tuple[dict[str, dict], bytes]:
+    """The complete lines of a record with their content, and what a killed run left behind them.
+
+    Raises:
+        ValueError: a line before the last that is none, or does not have its checksum.
+    """
+    *lines, rest = path.read_bytes().split(b"\n")
+    complete: dict[str, dict] = {}
+    for number, text in enumerate(lines, 1):
+        try:
+            line = _parsed(text)
+            if line.pop("checksum", None) not in (None, _checksum(line)):
+                raise ValueError("the numbers do not have the checksum beside them")
+            if not (isinstance(line["result"], dict) and isinstance(line["seconds"], dict)):
+                raise ValueError("no result")
+            complete[text.decode()] = {"stage": str(line["stage"]), **line}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: line {number} is damaged ({_reason(error)}); delete it to compute its "
+                "stage again, or start again with --force"
+            ) from None
+    return complete, rest
+
+
+def _checksum(line: dict) -> int:
+    return zlib.crc32(json.dumps(line).encode())
+
+
+def _parsed(text: bytes) -> Any:
+    """JSON as the standard has it, without NaN."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    return json.loads(text.decode(), parse_constant=refuse)
+
+
+def _reason(error: Exception) -> str:
+    said = (str(error).splitlines() or [""])[0]
+    return said if isinstance(error, ValueError) else f"{type(error).__name__} {said}"
 
 
 class _CompileClock:
@@ -127,6 +175,12 @@ class _CompileClock:
     def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
             self.seconds += duration_secs
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as of every other error."""
+        self.exit(2, f"error: {message}; --help lists the flags\n")
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -157,7 +211,7 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
             ``run(config, record) -> result``, ``draw(result, folder)``.
     """
     experiment = Path(module.__file__).stem
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=f"python -m experiments.{experiment}",
         description=str(module.__doc__).splitlines()[0],
         usage="%(prog)s [--preset NAME] [flags]",
@@ -185,17 +239,18 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
     except Exception as error:
         if arguments.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | OSError) else 1
 
 
 def _conduct(
     module: Any, experiment: str, arguments: argparse.Namespace, argv: Sequence[str] | None
 ) -> None:
+    _check_numbers(arguments)
     config = module.configure(arguments)
-    folder = arguments.out / experiment / (arguments.name or arguments.preset)
+    folder = arguments.out / experiment / _run_name(arguments)
     if arguments.redraw:
-        module.draw(_stored_result(folder), folder / "figures")
+        _redraw(module, folder)
         return
     with contextlib.ExitStack() as stack:
         opened = _opened(folder, config, arguments, argv)
@@ -209,6 +264,39 @@ def _conduct(
             log.info("results: %s", folder)
 
         processes.on_first(finish)
+
+
+def _redraw(module: Any, folder: Path) -> None:
+    stored = _stored_result(folder)
+    try:
+        module.draw(stored, folder / "figures")
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{folder / 'result.json'}: cannot be drawn ({_reason(error)}); it is damaged or of "
+            "another version, start again with --force"
+        ) from None
+
+
+def _run_name(arguments: argparse.Namespace) -> str:
+    name = arguments.name or arguments.preset
+    if name in (".", "..") or Path(name).name != name:
+        raise ValueError(f"--name: expected the name of a folder, got {name!r}; --out says where")
+    return name
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    """Before anything is made: no flag takes NaN, and counts and sizes are not negative."""
+    for name, value in vars(arguments).items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            least = 1 if name in _COUNTS else -math.inf if name in _SIGNED else 0
+            if not (math.isfinite(number) and number >= least):
+                wanted = "a finite number" if least < 0 else f"at least {least}"
+                flag = "--" + name.replace("_", "-")
+                raise ValueError(f"{flag}: expected {wanted}, got {number}")
 
 
 def configured(arguments: argparse.Namespace, presets: Mapping[str, Config]) -> Config:
@@ -254,11 +342,12 @@ def save_figure(figure: Any, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        figure.savefig(file, dpi=150, format=path.suffix[1:])
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format="png")
     plt.close(figure)
-    if path.stat().st_size > _FIGURE_BYTES:
+    if content.tell() > _FIGURE_BYTES:
         raise ValueError(f"{path}: figures stay under 1 MB")
+    write_atomically(path, content.getvalue())
 
 
 def finite_or_none(value: float | jax.Array) -> float | None:
@@ -318,13 +407,12 @@ def _opened(
 
 
 def _check_same(folder: Path, wanted: dict) -> None:
-    path = folder / "config.json"
+    path, stages = folder / "config.json", folder / "metrics.jsonl"
+    if stages.exists():
+        _finished_stages(stages)
     if not path.exists():
         return
-    try:
-        stored = json.loads(path.read_text())
-    except json.JSONDecodeError:
-        raise ValueError(f"{path}: damaged; start again with --force") from None
+    stored = _object(path)
     differing = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
     if differing:
         raise ValueError(
@@ -337,7 +425,17 @@ def _stored_result(folder: Path) -> dict:
     path = folder / "result.json"
     if not path.exists():
         raise ValueError(f"{path}: no finished run there")
-    return json.loads(path.read_text())
+    return _object(path)
+
+
+def _object(path: Path) -> dict:
+    try:
+        found = _parsed(path.read_bytes())
+        if not isinstance(found, dict):
+            raise ValueError(f"got a {type(found).__name__}, expected an object")
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged ({_reason(error)}); start again with --force") from None
+    return found
 
 
 def _environment(argv: Sequence[str] | None) -> dict:

@@ -109,6 +109,8 @@ def draw(result: dict, folder: Path) -> None:
 
     from metricflow import plotting
 
+    if not result.keys() & {"evolution", "widths"}:
+        raise ValueError("neither an evolution nor widths")
     if "evolution" in result:
         found = result["evolution"]
         figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")

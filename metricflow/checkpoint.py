@@ -21,6 +21,7 @@ import numpy as np
 
 from . import processes
 from ._files import write_atomically
+from ._front_door import guard, public_functions
 from ._version import __version__
 from .ansatz import (
     AlgebraicMetric,
@@ -221,8 +222,13 @@ def _decode(value: Any, arrays: dict[str, np.ndarray], path: Path) -> Any:
                 k: jnp.array(v) if isinstance(v, np.ndarray) else v for k, v in fields.items()
             }
         return cls(**fields)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path}: {value['class']} does not fit this version: {error}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if str(error).startswith(f"{path}:"):  # of a part of it
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"{path}: {name} is damaged or does not fit this version ({reason})"
+        ) from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -232,7 +238,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(arrays.pop("header").tobytes().decode())
-        found = header["format"]
+        found, _, _ = (header[name] for name in ("format", "metric", "provenance"))
     except (
         OSError,
         ValueError,
@@ -254,4 +260,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"{path}: format {header['format_version']} is newer than {FORMAT_VERSION}, which this "
             "version reads; update metricflow"
         )
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufc" or not np.all(np.isfinite(array)):
+            raise ValueError(f"{path}: {name} is damaged, it holds NaN, infinity or no numbers")
     return header, arrays
+
+
+guard(globals(), tuple(public_functions(globals())))

@@ -15,6 +15,7 @@ from jaxtyping import Array, Complex, Float, Int, Key
 
 from . import _checks, processes
 from ._checks import AnyArray
+from ._front_door import guard, public_functions
 from ._pytree import register_dataclass
 from .geometry import nearest_neighbour, pairwise_distance
 from .kernels.operators import tiled_operator
@@ -241,3 +242,6 @@ def _taken_in_turn(distance: np.ndarray) -> np.ndarray:
         column = int(np.argmin(np.where(left, distances, np.inf)))
         owner[column], left[column] = row, False
     return owner
+
+
+guard(globals(), tuple(public_functions(globals())))

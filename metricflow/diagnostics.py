@@ -17,6 +17,7 @@ from jaxtyping import Array, Complex, Float
 
 from . import _checks
 from ._checks import AnyArray
+from ._front_door import guard, public_functions
 from ._jit import jit
 from ._pytree import is_opaque
 from ._tiles import carrying, map_tiles
@@ -371,3 +372,6 @@ def _check(g: AnyArray, points: Points) -> None:
         )
     if len(points.weight) == 0:
         raise ValueError("points: expected at least one point, got none")
+
+
+guard(globals(), tuple(public_functions(globals())))

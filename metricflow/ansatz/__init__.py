@@ -9,6 +9,7 @@
 - :class:`KernelPotentialMetric`: phi a sum of fixed kernels of invariant features
 """
 
+from .._front_door import guard
 from .algebraic import (
     AlgebraicMetric,
     Sections,
@@ -115,3 +116,5 @@ __all__ = [
     "symmetry_group",
     "tangent_network",
 ]
+
+guard(globals())

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .. import _checks
 from .._pytree import register_dataclass
 from .._tiles import carrying, map_tiles
 from ..geometry import (
@@ -120,8 +121,7 @@ class ComponentModel:
     kaehler = False
 
     def __post_init__(self) -> None:
-        if self.ansatz not in ANSAETZE:
-            raise ValueError(f"ansatz: expected one of {sorted(ANSAETZE)}, got {self.ansatz!r}")
+        _checks.one_of("ansatz", self.ansatz, sorted(ANSAETZE))
 
     def prepare(self, points: Points) -> ComponentData:
         """Inputs, reference metric and the neighbouring chart at points."""
@@ -246,6 +246,9 @@ class ComponentMetric(GlobalMetric):
     ansatz: str = dataclasses.field(metadata={"static": True})
     network: Any = dataclasses.field(metadata={"static": True})
     parameters: Any
+
+    def __post_init__(self) -> None:
+        _checks.one_of("ansatz", self.ansatz, sorted(ANSAETZE))
 
     def at(self, points: Points) -> Array:
         """g at points in their charts, shape (N, n, n)."""

@@ -80,6 +80,12 @@ class Mlp(nn.Module):
     output_variance: float = 1.0
     bias_std: float = 0.0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.activation, str):
+            _checks.one_of("activation", self.activation, ACTIVATIONS)
+        _checks.one_of("parameterisation", self.parameterisation, PARAMETERISATIONS)
+        super().__post_init__()
+
     def setup(self) -> None:
         """The layers, under the names that Flax gives to dense layers."""
         self.dense = [

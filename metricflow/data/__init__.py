@@ -5,6 +5,7 @@ the device.  Labels are int32.  Nothing is downloaded: :func:`load` says which f
 where they are from.  Image files are decoded by Pillow, which is loaded when it is needed.
 """
 
+from .._front_door import guard
 from .augment import random_crop_and_flip, standardise, translate
 from .catalogue import DATA_SETS, DataSet, load
 from .cifar import read_cifar10, read_cifar100
@@ -35,3 +36,5 @@ __all__ = [
     "subset",
     "translate",
 ]
+
+guard(globals())

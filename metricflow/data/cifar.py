@@ -73,7 +73,10 @@ def _classes(path: Path, key: bytes) -> tuple[str, ...]:
     names = _entry(path, _unpickle(path), key)
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise ValueError(f"{path}: expected a list of names as {key.decode()!r}; unpack it again")
-    return tuple(name.decode() for name in names)
+    try:
+        return tuple(name.decode() for name in names)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: a name is damaged ({error}); unpack it again") from None
 
 
 def _batch(path: Path, key: bytes, classes: tuple[str, ...]) -> ImageSet:

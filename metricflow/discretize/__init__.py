@@ -5,6 +5,7 @@ Functions of one array of weights; :mod:`metricflow.optim` makes optax transform
 :mod:`metricflow.discretize.models` (Flax, not imported here) are the layers and networks.
 """
 
+from .._front_door import guard
 from .lne import (
     closeness,
     dense_rank_one_metric,
@@ -109,3 +110,6 @@ __all__ = [
     "unsigned",
     "weight_quantizer",
 ]
+
+# what works on each weight alone keeps NaN where it is
+guard(globals(), may_be_nan=("binary", "clipped", "quantize"))

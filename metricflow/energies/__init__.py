@@ -6,6 +6,7 @@ functions of the volume ratio that these are made of; :mod:`.perelman` has the f
 metrics that Ricci flow raises.
 """
 
+from .._front_door import guard
 from .convex import ENTROPY, HELLINGER, SQUARE, ConvexFunction, entropy, hellinger, square
 from .kaehler import (
     calabi_energy,
@@ -83,3 +84,5 @@ __all__ = [
     "volume_ratio_eta",
     "weighted_volume",
 ]
+
+guard(globals())

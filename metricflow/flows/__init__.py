@@ -6,6 +6,7 @@ flows move a Kaehler potential, or a metric on a grid.  A run that breaks down e
 :class:`Result`.
 """
 
+from .._front_door import guard
 from .conjugate_heat import conjugate_heat, measure_velocity
 from .gauss_newton import GaussNewton, GaussNewtonInfo, GaussNewtonState, LeastSquares
 from .kaehler import KaehlerFlow, KaehlerFlowState, spectral_tangents
@@ -87,3 +88,5 @@ __all__ = [
     "spectral_tangents",
     "uniform_equivalence",
 ]
+
+guard(globals())

@@ -15,6 +15,7 @@ Conventions, used everywhere in the library:
 - The holomorphic volume form is Omega = dx^1 ... dx^n / (dP/dz_e): |Omega|^2 = 1 / |dP/dz_e|^2.
 """
 
+from .._front_door import guard
 from .charts import (
     best_chart,
     chart_coordinates,
@@ -172,3 +173,5 @@ __all__ = [
     "variance_over_lines",
     "volume_slope_squared",
 ]
+
+guard(globals())

@@ -8,6 +8,7 @@ relatives, and :class:`FrozenNTK` as a kernel of a flow.  :func:`kernel_regressi
 beside it solve the flow of the squared error.
 """
 
+from .._front_door import guard
 from .composite import Product, Sum
 from .euclidean import (
     FourierFeatures,
@@ -112,3 +113,5 @@ __all__ = [
     "volume_factor",
     "wasserstein_distance",
 ]
+
+guard(globals())

@@ -34,8 +34,13 @@ def spectral_filter(
         time: t > 0, infinity included if every mu + lambda is above zero.
         ridge: lambda.
 
+    Raises:
+        ValueError: a time that is no number, or negative.
+
     Source: MF 2.12 (its solution for the mean squared error, eigenvalue by eigenvalue).
     """
+    if not _checks.is_traced(time) and not np.all(np.asarray(time) >= 0):
+        raise ValueError(f"time: expected a number above 0, got {time!r}")
     rate = jnp.maximum(eigenvalues, 0) + ridge
     positive = rate > 0
     safe = jnp.where(positive, rate, 1)

@@ -9,6 +9,7 @@ params, and give what an optimiser should treat as the gradient of w::
 :func:`gradient_rule` adds to each what the loss sees in training, for comparisons.
 """
 
+from .._front_door import guard
 from .lne import ScaleByLNEState, lne_gradient, scale_by_lne
 from .metaquant import MetaQuantState, metaquant_gradient
 from .preconditioner import as_preconditioner
@@ -46,3 +47,5 @@ __all__ = [
     "scale_by_lne",
     "ste_gradient",
 ]
+
+guard(globals())

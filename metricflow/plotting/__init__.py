@@ -3,6 +3,7 @@
 Import it by name, ``from metricflow import plotting``: it needs matplotlib, the rest does not.
 """
 
+from .._front_door import guard
 from .clusters import distance_matrix
 from .comparison import gain_bars, regression_history
 from .curves import (
@@ -38,3 +39,5 @@ __all__ = [
     "spectrum_histogram",
     "training_history",
 ]
+
+guard(globals())

@@ -10,6 +10,7 @@ How each was made, and how accurate it is, stands in its provenance.
 from pathlib import Path
 from typing import Any
 
+from .._front_door import guard
 from ..ansatz import SpectralMetric
 from ..checkpoint import load_metric, read_provenance
 
@@ -41,3 +42,6 @@ def _path(name: str) -> Path:
     if name not in names():
         raise ValueError(f"name: expected one of {list(names())}, got {name!r}")
     return _FOLDER / f"{name}.npz"
+
+
+guard(globals())

@@ -1,5 +1,6 @@
 """Training of any network with optax: mini-batches, held-out points, checkpoints, exact resume."""
 
+from .._front_door import guard
 from .checkpoints import Checkpoints
 from .discretized import DiscretizedTraining, NetworkOptimiser, NetworkParameters
 from .loop import Training, TrainingError, TrainingInfo, TrainingLoop, TrainingState
@@ -18,3 +19,5 @@ __all__ = [
     "load_network",
     "save_network",
 ]
+
+guard(globals())

@@ -7,7 +7,6 @@ with the format version, what the writer says of the network, and shape and bits
 import io
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,19 +82,26 @@ def load_network(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
             arrays = {name: archive[name] for name in archive.files}
         header = json.loads(bytes(arrays.pop("header")).decode())
         known = (header["format"], header["format_version"])
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    # zipfile says what is damaged in many ways, an encrypted entry for one
+    except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{place}: is no network or is damaged ({reason})") from None
     if known != (FORMAT, FORMAT_VERSION):
         raise ValueError(
             f"{place}: got {known[0]!r} version {known[1]}, expected {FORMAT!r} {FORMAT_VERSION}"
         )
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biufV" or (
+            array.dtype.kind == "f" and not np.all(np.isfinite(array))
+        ):
+            raise ValueError(f"{place}: {name} is damaged, it holds NaN, infinity or no numbers")
+    name = "header"
     leaves: dict[str, Any] = {}
     try:
         for name, how in header["packed"].items():
             codes, scale = (arrays.pop(f"{name}:{part}") for part in ("codes", "scale"))
             leaves[name] = unpack(PackedArray(codes, scale, tuple(how["shape"]), how["bits"]))
-    except (KeyError, TypeError, ValueError) as error:
+        leaves |= {name: jnp.asarray(array) for name, array in arrays.items()}
+        return joined(leaves), header["about"]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{place}: {name} is damaged ({error})") from None
-    leaves |= {name: jnp.asarray(array) for name, array in arrays.items()}
-    return joined(leaves), header["about"]
