@@ -161,7 +161,7 @@ class Killer:
     def __init__(self, timeline, moments, rng):
         self.timeline, self.rng = timeline, rng
         self.left = moments.count("any")
-        self.reached = 0.0
+        self.reached, self.late = 0.0, 0
 
     def wait(self, run, moment):
         """Wait for a moment in a process that was just started; False if it ended before."""
@@ -188,7 +188,8 @@ class Killer:
         opened, stages, _, end = self.timeline
         kept = [opened, *stages][min(len(run.found[0]), len(stages))]
         low = max(self.reached, kept if run.found[0] else 0.0)
-        moment = low + (end - low) * (1 - self.rng.uniform() ** (1 / max(self.left, 1)))
+        span = (end - low) / 2**self.late  # a run may be faster than the one that was measured
+        moment = low + span * (1 - self.rng.uniform() ** (1 / max(self.left, 1)))
         if moment < opened:
             alive = run.wait_until(moment)
         else:
@@ -196,6 +197,8 @@ class Killer:
             alive = run.wait_until(run.seconds() + moment - kept)
         if alive:
             self.reached, self.left = moment, self.left - 1
+        else:
+            self.reached, self.late = 0.0, self.late + 1
         return alive
 
 
