@@ -121,7 +121,7 @@ def _guarded(function: Any, finite: bool) -> Any:
     return checked
 
 
-def _own_words(function: Any, arguments: tuple, options: dict[str, Any]) -> None:
+def _own_words(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
     """What a function itself says of bad arguments, which knows more, if it says which one."""
     said = ""
     try:
@@ -328,7 +328,7 @@ def _number(name: str, value: Any, hint: Any) -> None:
         raise _MismatchError("a number")
 
 
-def _tuple(name: str, value: Any, parts: tuple, call: _Call) -> None:
+def _tuple(name: str, value: Any, parts: tuple[Any, ...], call: _Call) -> None:
     if not isinstance(value, tuple | list):
         raise _MismatchError(f"a tuple of {len(parts)}" if parts[-1:] != (...,) else "a tuple")
     hints = [parts[0]] * len(value) if parts[-1:] == (...,) else list(parts)
