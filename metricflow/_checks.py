@@ -42,6 +42,15 @@ def finite(name: str, x: Array) -> None:
             raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
 
 
+def finite_tree(name: str, tree: Any) -> None:
+    """The same for all arrays of floating point numbers in a tree."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, float | jax.Array | np.ndarray):
+            x = jnp.asarray(leaf)
+            if jnp.issubdtype(x.dtype, jnp.inexact):
+                finite(name + jax.tree_util.keystr(path), x)
+
+
 def scaled_coordinates(name: str, z: Array, chart: tuple[int, int]) -> None:
     """Raise ValueError if concrete points are not scaled as in a chart (tracers pass)."""
     scaled = chart[0]
@@ -85,7 +94,7 @@ def real_parameters(parameters: Any) -> Any:
     """A tree of real floating point numbers as jax arrays.
 
     Raises:
-        ValueError: no array, or one of other numbers.
+        ValueError: no array, or one of other numbers, NaN or infinity.
     """
     parameters = jax.tree.map(jnp.asarray, parameters)
     leaves = jax.tree.leaves(parameters)
@@ -94,6 +103,7 @@ def real_parameters(parameters: Any) -> Any:
             "parameters: expected a tree of real floating point arrays, got "
             f"{[str(leaf.dtype) for leaf in leaves]}"
         )
+    finite_tree("parameters", parameters)
     return parameters
 
 

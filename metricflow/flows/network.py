@@ -152,7 +152,13 @@ class NetworkFlow:
         return NetworkFlowState(params, jnp.zeros((), real), zero, zero + Result.SUCCESSFUL)
 
     def values(self, params: Any, x: Any) -> Float[Array, "b c"]:
-        """The outputs at N points."""
+        """The outputs at N points.
+
+        Raises:
+            ValueError: NaN or infinity.
+        """
+        _checks.finite_tree("x", x)
+        _checks.finite_tree("params", params)
         return jax.vmap(one_point(self.apply_fn), in_axes=(None, 0))(params, x)
 
     def step(self, state: NetworkFlowState, batch: Any) -> tuple[NetworkFlowState, NetworkFlowInfo]:

@@ -43,7 +43,11 @@ def runge_kutta_step(
         state: u.
         dt: the step.
         first: v(u), if it is known.
+
+    Raises:
+        ValueError: a state with NaN or infinity.
     """
+    _checks.finite_tree("state", state)
     k1 = velocity(state) if first is None else first
     k2 = velocity(_add(state, dt / 2, k1))
     k3 = velocity(_add(state, dt / 2, k2))
@@ -71,7 +75,11 @@ def implicit_euler_step(
         state: u.
         dt: the step.
         first: v(u), if it is known.
+
+    Raises:
+        ValueError: a state with NaN or infinity.
     """
+    _checks.finite_tree("state", state)
     first = velocity(state) if first is None else first
     return _add(state, 1, solve(jax.tree.map(lambda v: dt * v, first), dt))
 
@@ -99,7 +107,11 @@ def rosenbrock_step(
         state: u.
         dt: the step.
         first: v(u), if it is known.
+
+    Raises:
+        ValueError: a state with NaN or infinity.
     """
+    _checks.finite_tree("state", state)
     c = _GAMMA * dt
     first = velocity(state) if first is None else first
     k1 = solve(jax.tree.map(lambda v: dt * v, first), c)

@@ -2,6 +2,7 @@ import html
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +127,21 @@ def test_the_page_holds_the_mesh_and_needs_nothing_else(smoke):
     colours = low + np.array(mesh["values"]) / mesh["levels"] * (high - low)
     assert np.abs(colours - values).max() <= (high - low) / mesh["levels"]
     assert (smoke / "figures" / "slice.png").stat().st_size > 10_000
+
+
+def test_the_published_page_is_that_of_the_published_run():
+    docs = Path(__file__).parent.parent.parent / "docs"
+    text = (docs / "_static" / "quintic_slice.html").read_text()
+    result = json.loads((docs / "results" / "quintic_slice.json").read_text())
+    page = Page(text)
+    assert page.data["limits"] == pytest.approx(result["limits"], rel=1e-5)
+    assert page.data["shape"][0] == result["patches"]
+    assert np.prod(page.data["shape"]) == result["points"]
+    assert "fermat_quintic" in text
+    # drawn by the page as it is now
+    template = Path(quintic_slice._page.__file__).with_name("_page.html").read_text()
+    drawing = template[template.index('"use strict"') :]
+    assert text.endswith(drawing)
 
 
 def test_a_notebook_shows_the_same_page_in_a_frame(smoke, tmp_path):
