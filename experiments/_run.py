@@ -207,8 +207,9 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
 
     Args:
         argv: flags; those of the command line by default.
-        module: the experiment: ``add_flags(parser)``, ``configure(arguments) -> config``,
-            ``run(config, record) -> result``, ``draw(result, folder)``.
+        module: the experiment: ``PRESETS``, ``add_flags(parser)``, ``run(config, record) ->
+            result``, ``draw(result, folder)``; ``configure(arguments) -> config`` where the flags
+            are not the fields of the config.
     """
     experiment = Path(module.__file__).stem
     parser = _Parser(
@@ -247,7 +248,8 @@ def _conduct(
     module: Any, experiment: str, arguments: argparse.Namespace, argv: Sequence[str] | None
 ) -> None:
     _check_numbers(arguments)
-    config = module.configure(arguments)
+    configure = getattr(module, "configure", None)
+    config = configure(arguments) if configure else configured(arguments, module.PRESETS)
     folder = arguments.out / experiment / _run_name(arguments)
     if arguments.redraw:
         _redraw(module, folder)

@@ -124,11 +124,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", help="folder of published results")
 
 
-def configure(arguments: argparse.Namespace) -> Config:
-    """The config that the flags describe."""
-    return _run.configured(arguments, PRESETS)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
     return _run.launch(argv, sys.modules[__name__])

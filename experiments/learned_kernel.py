@@ -336,11 +336,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step-sizes", nargs="+", type=float, help="step sizes to choose from")
 
 
-def configure(arguments: argparse.Namespace) -> Config:
-    """The config that the flags describe."""
-    return _run.configured(arguments, PRESETS)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
     return _run.launch(argv, sys.modules[__name__])

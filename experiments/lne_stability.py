@@ -193,11 +193,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="root seed")
 
 
-def configure(arguments: argparse.Namespace) -> Config:
-    """The config that the flags describe."""
-    return _run.configured(arguments, PRESETS)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
     return _run.launch(argv, sys.modules[__name__])
