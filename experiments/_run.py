@@ -1,9 +1,7 @@
-"""What every experiment shares: flags, the results folder, records, resume, figures.
+"""What every experiment shares: flags, the results folder, resume, figures.
 
 An experiment is a frozen config, a ``run(config, record)`` that computes in stages, and a
-``draw(result, folder)`` that makes figures from stored numbers alone.  A stage that finished is on
-disk (one line of ``metrics.jsonl``); a resumed run reads it back instead of computing it again, so
-an interrupted run loses at most the stage it was in.
+``draw(result, folder)`` that makes figures from stored numbers alone.
 """
 
 import argparse
@@ -19,9 +17,7 @@ import os
 import platform
 import shutil
 import sys
-import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -29,6 +25,8 @@ import jax
 import numpy as np
 
 from experiments import _cluster
+from experiments._record import Record as Record
+from experiments._record import finished_stages, parsed, reason
 from metricflow import processes
 from metricflow._files import write_atomically
 
@@ -45,136 +43,6 @@ _COUNTS = {
     *("degree", "degrees", "records", "resolution", "rungs", "probes", "steps_a_call"),
 }
 _SIGNED = {"angle"}
-
-
-class Record:
-    """The stages of a run: in memory, and on disk if there is a folder."""
-
-    def __init__(self, folder: Path | None = None):
-        """Start a record, or read the finished stages of an earlier run from the folder."""
-        self.folder = folder
-        self.stages: dict[str, dict] = {}
-        self._timers: dict[str, float] = {}
-        self._compile = _CompileClock()
-        if folder is not None and self._file.exists():
-            self._read()
-
-    @property
-    def _file(self) -> Path:
-        assert self.folder is not None
-        return self.folder / "metrics.jsonl"
-
-    def stage(self, name: str, compute: Callable[[], dict]) -> dict:
-        """The result of ``compute()``, from the record if this stage was finished before."""
-        if name in self.stages:
-            log.info("%s: finished before", name)
-            return self.stages[name]["result"]
-        self._timers = {}
-        compiled, start = self._compile.seconds, time.perf_counter()
-        result = compute()
-        seconds = {
-            **self._timers,
-            "compile": self._compile.seconds - compiled,
-            "total": time.perf_counter() - start,
-        }
-        line = {"stage": name, "seconds": seconds, "result": result}
-        # the same numbers whether they come from memory or from disk, on all processes
-        text = processes.agreed(json.dumps(line, allow_nan=False))
-        line = json.loads(text)
-        if self.folder is not None:
-            stored = json.dumps(line | {"checksum": _checksum(line)})
-            processes.on_first(lambda: self._append(stored))
-        self.stages[name] = line
-        log.info("%s: %.1f s", name, seconds["total"])
-        return self.stages[name]["result"]
-
-    @contextlib.contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """Add the time of a block to the seconds of the current stage, compilation excluded."""
-        compiled, start = self._compile.seconds, time.perf_counter()
-        yield
-        spent = time.perf_counter() - start - (self._compile.seconds - compiled)
-        self._timers[name] = self._timers.get(name, 0.0) + max(spent, 0.0)
-
-    def seconds(self, name: str) -> float:
-        """The seconds of one kind, added up over all stages, earlier processes included."""
-        return sum(stage["seconds"].get(name, 0.0) for stage in self.stages.values())
-
-    def file(self, name: str) -> Path | None:
-        """A path in the results folder, its parent made; None without a folder."""
-        if self.folder is None:
-            return None
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def _append(self, text: str) -> None:
-        with self._file.open("a") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _read(self) -> None:
-        complete, rest = _finished_stages(self._file)
-        self.stages = {line["stage"]: line for line in complete.values()}
-        if rest:
-            log.warning("metrics.jsonl: dropped an incomplete line")
-            content = "".join(text + "\n" for text in complete).encode()
-            processes.on_first(lambda: write_atomically(self._file, content))
-
-
-def _finished_stages(path: Path) -> tuple[dict[str, dict], bytes]:
-    """The complete lines of a record with their content, and what a killed run left behind them.
-
-    Raises:
-        ValueError: a line before the last that is none, or does not have its checksum.
-    """
-    *lines, rest = path.read_bytes().split(b"\n")
-    complete: dict[str, dict] = {}
-    for number, text in enumerate(lines, 1):
-        try:
-            line = _parsed(text)
-            if line.pop("checksum", None) not in (None, _checksum(line)):
-                raise ValueError("the numbers do not have the checksum beside them")
-            if not (isinstance(line["result"], dict) and isinstance(line["seconds"], dict)):
-                raise ValueError("no result")
-            complete[text.decode()] = {"stage": str(line["stage"]), **line}
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: line {number} is damaged ({_reason(error)}); delete it to compute its "
-                "stage again, or start again with --force"
-            ) from None
-    return complete, rest
-
-
-def _checksum(line: dict) -> int:
-    return zlib.crc32(json.dumps(line).encode())
-
-
-def _parsed(text: bytes) -> Any:
-    """JSON as the standard has it, without NaN."""
-
-    def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no number")
-
-    return json.loads(text.decode(), parse_constant=refuse)
-
-
-def _reason(error: Exception) -> str:
-    said = (str(error).splitlines() or [""])[0]
-    return said if isinstance(error, ValueError) else f"{type(error).__name__} {said}"
-
-
-class _CompileClock:
-    """Seconds that jax spent tracing, lowering and compiling in this process."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._add)
-
-    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith("/jax/core/compile/"):
-            self.seconds += duration_secs
 
 
 class _Parser(argparse.ArgumentParser):
@@ -276,7 +144,7 @@ def _redraw(module: Any, folder: Path) -> None:
         raise
     except Exception as error:
         raise ValueError(
-            f"{folder / 'result.json'}: cannot be drawn ({_reason(error)}); it is damaged or of "
+            f"{folder / 'result.json'}: cannot be drawn ({reason(error)}); it is damaged or of "
             "another version, start again with --force"
         ) from None
 
@@ -411,7 +279,7 @@ def _opened(
 def _check_same(folder: Path, wanted: dict) -> None:
     path, stages = folder / "config.json", folder / "metrics.jsonl"
     if stages.exists():
-        _finished_stages(stages)
+        finished_stages(stages)
     if not path.exists():
         return
     stored = _object(path)
@@ -432,11 +300,11 @@ def _stored_result(folder: Path) -> dict:
 
 def _object(path: Path) -> dict:
     try:
-        found = _parsed(path.read_bytes())
+        found = parsed(path.read_bytes())
         if not isinstance(found, dict):
             raise ValueError(f"got a {type(found).__name__}, expected an object")
     except ValueError as error:
-        raise ValueError(f"{path}: damaged ({_reason(error)}); start again with --force") from None
+        raise ValueError(f"{path}: damaged ({reason(error)}); start again with --force") from None
     return found
 
 

@@ -25,9 +25,14 @@ from jaxtyping import AbstractArray
 _SIGNED = {"axis", "out_axis", "rows", "columns", "seed", "fill", "k1", "k2", "j1", "j2"}
 _KEY = "a random key, such as jax.random.key(0)"
 _CHARTS = {"chart", "old", "new", "home", "eliminated"}
-# rooms whose functions draw, read and write, and are not called to hear what they say
+# where functions draw, read and write, and are not called to hear what they say
+_READERS = ("catalogue", "cifar", "idx", "image_folder", "image_stream")
 _WITH_EFFECTS = tuple(
-    f"metricflow.{room}" for room in ("checkpoint", "data", "plotting", "records", "training")
+    f"metricflow.{place}"
+    for place in (
+        *("checkpoint", "plotting", "records", "training"),
+        *(f"data.{name}" for name in _READERS),
+    )
 )
 _NOT_NEGATIVE = {"width", "tau"}
 _PLAIN = {bool: (bool, np.bool_), str: (str,), dict: (dict,), list: (list,)}

@@ -75,7 +75,10 @@ def test_a_model_gives_the_components_of_the_metric(name):
 @pytest.mark.usefixtures("as_user")
 def test_a_potential_gives_the_components_of_its_metric():
     network = ansatz.Mlp((4,), "tanh", bias_std=0.7)
-    model = ansatz.PotentialModel(geometry.fermat(2), None, network)  # it does not read its basis
+    quartic = geometry.fermat(2)
+    sample = geometry.sample_points(jax.random.key(0), quartic, 40)
+    # of the basis nothing is read
+    model = ansatz.PotentialModel(quartic, ansatz.spectral_basis(quartic, 4, sample), network)
     jets = points(3 * 5, 1, width=9).reshape(3, 5, 9)
     data = ansatz.PotentialData(None, jets, jnp.broadcast_to(jnp.eye(2) + 0j, (3, 2, 2)))
     params = drawn(network, 5)
