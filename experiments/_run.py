@@ -115,9 +115,9 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
 def _conduct(
     module: Any, experiment: str, arguments: argparse.Namespace, argv: Sequence[str] | None
 ) -> None:
-    _check_numbers(arguments)
     configure = getattr(module, "configure", None)
     config = configure(arguments) if configure else configured(arguments, module.PRESETS)
+    _check_numbers(arguments)
     folder = arguments.out / experiment / _run_name(arguments)
     if arguments.redraw:
         _redraw(module, folder)

@@ -65,12 +65,13 @@ def guard(
         names: what is public; by default its ``__all__``.
         may_be_nan: functions and classes for which NaN is a number like others.
     """
+    doors: dict[int, Any] = {}  # one for a function of two names
     for name in room["__all__"] if names is None else names:
         found, finite = room[name], name not in may_be_nan
         if isinstance(found, type):
             _guard_class(found, finite)
         elif callable(found) and hasattr(found, "__name__") and not typing.get_origin(found):
-            room[name] = _guarded(found, finite)
+            room[name] = doors.setdefault(id(found), _guarded(found, finite))
             if room[name] is not found:
                 room[name].__module__ = room["__name__"]  # where pickle finds it
 

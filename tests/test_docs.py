@@ -1,5 +1,6 @@
 import importlib
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -126,5 +127,5 @@ def test_the_api_page_has_every_public_name():
         for name in getattr(module, "__all__", ()):
             found = getattr(module, name)
             # jitted functions wrap theirs
-            if not isinstance(getattr(found, "__wrapped__", found), type | FunctionType):
+            if not isinstance(inspect.unwrap(found), type | FunctionType):
                 assert f"metricflow.{room}.{name}\n" in text, f"{room}.{name}"

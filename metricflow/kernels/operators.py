@@ -248,7 +248,7 @@ def check_registered(name: str, kernel: object) -> None:
         ValueError: the kernel, or one inside it, is no pytree.
     """
     for leaf in jax.tree.leaves(kernel):
-        if isinstance(leaf, PairKernel | MatrixKernel):
+        if isinstance(leaf, PairKernel):
             raise ValueError(
                 f"{name}: {type(leaf).__name__} is no pytree, and kernels enter compiled code as "
                 "arguments; make it a dataclass and decorate it with metricflow.register_dataclass"

@@ -110,7 +110,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(smoke, tmp_path):
         (["--points", "1"], "--points"),
         (["--steps", "0"], "--steps"),
         (["--test-points", "-3"], "--test-points"),
-        (["--step-size", "-1"], "step_size"),
+        (["--step-size", "-1"], "--step-size: expected at least 0"),
     ],
 )
 def test_wrong_flags_are_one_line_errors(tmp_path, capsys, flags, message):

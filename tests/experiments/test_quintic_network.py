@@ -115,10 +115,10 @@ def test_several_seeds_are_summed_up():
     [
         (["--batch-size", "1000"], "--batch-size: 1000 is more than --points 200"),
         (["--epochs", "0"], "--epochs: expected at least 1"),
-        (["--learning-rate", "-1"], "--learning-rate: expected a number above 0"),
+        (["--learning-rate", "0"], "--learning-rate: expected a number above 0"),
         (["--activation", "step"], "activation: expected one of"),
         (["--activation", "relu"], "activation"),
-        (["--kaehler", "-1"], "kaehler: expected a finite weight"),
+        (["--kaehler", "-1"], "--kaehler: expected at least 0"),
         (["--independent"], "--independent: a potential has one component"),
         (["--ansatz", "free", "--feature-degree", "3"], "--feature-degree: only"),
         (["--manifold", "fermat"], "--manifold: expected"),

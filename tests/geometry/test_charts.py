@@ -16,10 +16,11 @@ def test_best_chart_has_largest_coordinate_and_smallest_volume_form(quintic, qui
     own = np.asarray(quintic_points.omega2)
     for eliminated in range(5):
         possible = chart[:, 0] != eliminated
+        scaled = chart[possible, 0]
         other = geometry.holomorphic_volume(
-            quintic, z, jnp.stack([chart[:, 0], np.full(len(z), eliminated)], -1)
+            quintic, z[possible], np.stack([scaled, np.full(len(scaled), eliminated)], -1)
         )
-        assert np.all(own[possible] <= np.asarray(other)[possible] * (1 + 1e-12))
+        assert np.all(own[possible] <= np.asarray(other) * (1 + 1e-12))
 
 
 def test_pullback_is_the_derivative_of_the_solved_coordinate(quintic):

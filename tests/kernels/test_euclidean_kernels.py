@@ -276,7 +276,7 @@ UNIT = kernels.UnitGaussian(1.0)
         (lambda: kernels.InfiniteCosineNetwork(-1.0), "weight_std"),
         (lambda: UNIT.matrix(ONES, ONES + 0j), "x2: expected real vectors .*got complex128"),
         (lambda: kernels.InfiniteCosineNetwork().matrix(ONES + 0j, ONES + 0j), "x1: expected real"),
-        (lambda: UNIT.matrix(ONES, ONES[:, :2]), "expected shapes"),
+        (lambda: UNIT.matrix(ONES, ONES[:, :2]), "x2: expected .*d = 3 in x1"),
         (lambda: kernels.FourierFeatures(ansatz.Mlp((3,)), {}), "CosineNetwork, got Mlp"),
         (lambda: kernels.Rescaled(kernels.Delta(), root_omega), "matrix.*got Delta"),
         (lambda: kernels.Rescaled(UNIT, 2.0), "factor: expected a function of one point, got f"),
@@ -295,7 +295,7 @@ UNIT = kernels.UnitGaussian(1.0)
         (lambda: kernels.volume_factor(lambda x: x)(jnp.asarray(ONES[0])), "metric: expected a"),
         (
             lambda: kernels.kernel_velocity(UNIT, ONES, ONES, np.ones(3), ONES),
-            r"weights, slope: expected shapes \(2,\) and \(2, c\)",
+            r"weights: .*b2 = 2 in nodes, got float64 of shape \(3,\)",
         ),
     ],
 )

@@ -373,10 +373,16 @@ ONES = np.ones((2, 3))
         (lambda: kernels.InfiniteNetwork(bias_std=-0.1), "bias_std: .*got -0.1"),
         (lambda: kernels.InfiniteNetwork(bias_std=float("nan")), "bias_std"),
         (lambda: kernels.InfiniteNetwork(statistic="nngtk"), "statistic: .*'ntk', 'nngp'"),
-        (lambda: kernels.InfiniteNetwork().matrix(ONES[0], ONES), "shapes .*got"),
-        (lambda: kernels.InfiniteNetwork().matrix(ONES[:, :2], ONES), "shapes .*got"),
+        (
+            lambda: kernels.InfiniteNetwork().matrix(ONES[0], ONES),
+            r"z1: .* got float64 of shape \(3,\)",
+        ),
+        (lambda: kernels.InfiniteNetwork().matrix(ONES[:, :2], ONES), r"z2: .*k = 2 in z1, got"),
         (lambda: kernels.InfiniteNetwork().matrix(ONES + 0j, ONES), "dtype, got complex128 and"),
-        (lambda: kernels.InfiniteNetwork().matrix(ONES.astype(int), ONES.astype(int)), "astype"),
+        (
+            lambda: kernels.InfiniteNetwork().matrix(ONES.astype(int), ONES.astype(int)),
+            "z1: .*got int64",
+        ),
     ],
 )
 def test_what_is_no_network_is_refused(make, message):

@@ -183,7 +183,10 @@ def test_on_a_curve_the_metric_is_the_factor(manifolds):
 def test_the_kernel_of_a_potential_is_that_of_its_metric(manifolds):
     """Through two derivatives by the point, layer by layer in the model and not in the check."""
     network = ansatz.Mlp((4,), "tanh", bias_std=0.7)
-    model = ansatz.PotentialModel(manifolds[1], None, network)  # it does not read its basis
+    curve = manifolds[1]
+    sample = geometry.sample_points(jax.random.key(0), curve, 40)
+    # of the basis nothing is read
+    model = ansatz.PotentialModel(curve, ansatz.spectral_basis(curve, 3, sample), network)
     jets = inputs(4 * 3, 1, width=4).reshape(4, 3, 4)
     data = ansatz.PotentialData(None, jets, jnp.exp(inputs(4, 2, width=1))[..., None] + 0j)
     params = drawn(network)
