@@ -9,6 +9,7 @@ well, values only where there are any.
 
 import functools
 import inspect
+import os
 import re
 import types
 import typing
@@ -209,6 +210,8 @@ def _fitted(name: str, value: Any, hint: Any, call: _Call) -> Any:
             raise _MismatchError("a function")
     elif isinstance(hint, type) and origin is None:
         _instance(name, value, hint, call)
+    elif origin is os.PathLike and not isinstance(value, os.PathLike):
+        raise _MismatchError("a path")
     return value
 
 

@@ -204,9 +204,17 @@ def accuracy_against_time(
         axis: where to draw.
         histories: for each label rows (seconds, sigma).
         style: line style, as in ``axis.plot``.
+
+    Raises:
+        ValueError: rows that are not pairs.
     """
     for name, rows in histories.items():
-        seconds, sigma = np.asarray(rows, float).T
+        pairs = np.asarray(rows, float)
+        if pairs.ndim != 2 or pairs.shape[1] != 2:
+            raise ValueError(
+                f"histories: expected rows (seconds, sigma), got shape {pairs.shape} for {name!r}"
+            )
+        seconds, sigma = pairs.T
         axis.loglog(
             seconds, sigma, style, color=COLOURS.get(name), label=LABELS.get(name, name), ms=4
         )

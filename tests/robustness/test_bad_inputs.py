@@ -91,6 +91,7 @@ def test_every_valid_call_is_valid(room, tmp_path, axis, material):
     files = ("load", "read_", "ImageStream", "save_", "Checkpoints")
     for call in valid_calls.valid_calls(room, axis, tmp_path, material):
         if not call.name.startswith(files):
+            axis.clear()
             call.function(*call.arguments, **call.options)
 
 

@@ -235,7 +235,7 @@ def _ansatz(m: Material, axis: Any, folder: Any) -> Iterator[tuple]:
     yield a.invariant_dimensions, a.symmetry_group(curve), 3
     yield a.invariant_orbits, a.symmetry_group(curve), 3
     yield a.spectral_basis, curve, 3, p
-    yield a.projective_features, curve, p
+    yield a.projective_features, curve, geometry.sample_points(KEY, curve, 18)
     yield a.basis_hessians, m.basis, p
     yield a.basis_jets, m.basis, p
     yield a.feature_jets, m.basis, p
@@ -438,7 +438,7 @@ def _flows(m: Material, axis: Any, folder: Any) -> Iterator[tuple]:
     yield f.KernelGaussNewton(m.gaussian).init, p
     yield f.KernelMetric, curve, m.gaussian, z, jnp.ones((COUNT, 1)), chart, True
     yield f.RicciFlow, m.grid, "hamilton"
-    yield f.conjugate_heat, m.ricci, m.grid_metric[None], m.field, 0.01
+    yield f.conjugate_heat, m.ricci, jnp.stack([m.grid_metric] * 3), m.field, 0.01
     yield m.ricci.init, m.grid_metric
     yield m.ricci.velocity, m.grid_metric
     yield m.ricci.vector, m.grid_metric
@@ -554,7 +554,7 @@ def _training(m: Material, axis: Any, folder: Any) -> Iterator[tuple]:
 def _plotting(m: Material, axis: Any, folder: Any) -> Iterator[tuple]:
     r = plotting
     rows = [[0.1, 2.0], [0.2, 1.5]]
-    yield r.accuracy_against_time, axis, {"network": [[1.0, 0.1, 0.2], [2.0, 0.05, 0.1]]}
+    yield r.accuracy_against_time, axis, {"network": [[1.0, 0.1], [2.0, 0.05]]}
     yield r.colour_bar, axis, (0.0, 1.0)
     yield r.distance_matrix, axis, np.ones((3, 3))
     yield functools.partial(r.drift_against_width, label="a", power=-0.5, fitted=[8, 16]), \
