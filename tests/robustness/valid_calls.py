@@ -562,8 +562,8 @@ def _plotting(m: Material, axis: Any, folder: Any) -> Iterator[tuple]:
     yield r.drift_history, axis, [0, 1], {"a": [[0.1, 0.2], [0.3, 0.4]]}
     yield r.gain_against_distance, axis, {"relu": rows}
     yield functools.partial(r.gain_against_epoch, constant={"gaussian": 2.0}), \
-        axis, [0, 1], {"relu": [[1.0, 2.0]]}  # fmt: skip
-    yield r.gain_bars, axis, {"relu": {"train": 2.0, "test": 1.5}}
+        axis, [0, 1], {"relu": [[1.0, 2.0], [1.5, 2.5]]}  # fmt: skip
+    yield r.gain_bars, axis, {"relu": {"mean": 2.0, "std": 0.5}}
     yield r.local_limit, axis, [0.1, 0.2], {"a": [0.1, 0.2]}
     yield functools.partial(r.nearest_neighbour_distances, prefactor=1.0, exponent=-0.2), \
         axis, [10, 20], [0.1, 0.05], [0.2, 0.1], [0.3, 0.2]  # fmt: skip
