@@ -568,7 +568,7 @@ def _plotting(m: Material, axis: Any, folder: Any) -> Iterator[tuple]:
     yield functools.partial(r.nearest_neighbour_distances, prefactor=1.0, exponent=-0.2), \
         axis, [10, 20], [0.1, 0.05], [0.2, 0.1], [0.3, 0.2]  # fmt: skip
     yield functools.partial(r.regression_history, name="relu"), axis, [1.0, 2.0], \
-        {"train": [1.0, 0.5], "test": [1.0, 0.6]}  # fmt: skip
+        {"error": [1.0, 0.5], "deviation": [1.0, 0.6]}  # fmt: skip
     yield functools.partial(r.search_history, name="relu"), axis, [1.0, 2.0]
     yield functools.partial(r.sigma_history, name="relu"), axis, [1.0, 2.0], [1.0, 2.0]
     yield r.spectrum_histogram, axis, {"a": [0.1, 1.0]}
