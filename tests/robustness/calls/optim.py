@@ -47,7 +47,7 @@ def setting() -> O.RuleSetting:
 
 CALLS: dict[str, Callable[[], Call]] = {
     "as_preconditioner": lambda: call(
-        O.as_preconditioner(O.lne_gradient(q=0.4)), weights(), gradients()
+        O.as_preconditioner(O.lne_gradient(q=0.4)), weights(), gradients(), grad="loop"
     ),
     "dorefa_gradient": rule(O.dorefa_gradient),
     "exponential_slope": lambda: call(
@@ -55,9 +55,10 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "gradient_rule": rule(
         lambda: O.gradient_rule("lne", setting()).wrap(optax.sgd(0.1)),
+        grad="loop",
     ),
     "irnet_gradient": rule(lambda: O.irnet_gradient(1.5)),
-    "lne_gradient": rule(lambda: O.lne_gradient(q=0.4)),
+    "lne_gradient": rule(lambda: O.lne_gradient(q=0.4), grad="loop"),
     "metaquant_gradient": rule(
         lambda: O.metaquant_gradient(jax.random.key(1), "multi_fc", hidden=2),
         hidden="single",
@@ -68,9 +69,13 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda: O.proximal_quantization(optax.sgd(0.1), 0.02), grad="step"
     ),
     "rf_dnn_gradient": rule(
-        lambda: O.rf_dnn_gradient(0.1, q=0.4), extra={"translated_gradient": loss_gradient}, rough=5
+        lambda: O.rf_dnn_gradient(0.1, q=0.4),
+        extra={"translated_gradient": loss_gradient},
+        hidden="single",  # the size of the penalty, for people
+        grad="loop",
+        rough=5,
     ),
-    "scale_by_lne": rule(lambda: O.scale_by_lne(0.05)),
+    "scale_by_lne": rule(lambda: O.scale_by_lne(0.05), grad="loop"),
     "ste_gradient": rule(lambda: O.ste_gradient(0.7)),
 }
 
