@@ -218,7 +218,9 @@ CALLS: dict[str, Callable[[], Call]] = {
         kernel_metric, numbers(1, len(free_coordinates()), 4, scale=0.01), chart_points().z
     ),
     "KernelMetric.chart": lambda: call(
-        lambda z: FLOW.metric(surface(), like(kernel_state(), z)).chart(z), points().z, grad="integers"
+        lambda z: FLOW.metric(surface(), like(kernel_state(), z)).chart(z),
+        points().z,
+        grad="integers",
     ),
     "KernelGaussNewton.init": lambda: call(
         lambda w: without_operator(KERNEL_GN.init(like(chart_points(), w)._replace(weight=w))),

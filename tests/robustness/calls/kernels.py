@@ -146,7 +146,9 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "Gaussian.log_matrix": on_points(lambda w: K.Gaussian(w).log_matrix),
     "Gaussian.matrix": on_points(lambda w: K.Gaussian(w).matrix),
-    "HessianFrame": lambda: call(lambda free: like(frame(), free)(in_chart(free)), free_coordinates()),
+    "HessianFrame": lambda: call(
+        lambda free: like(frame(), free)(in_chart(free)), free_coordinates()
+    ),
     "InfiniteCosineNetwork.log_matrix": on_vectors(lambda w: K.InfiniteCosineNetwork(w).log_matrix),
     "InfiniteCosineNetwork.matrix": on_vectors(lambda w: K.InfiniteCosineNetwork(w).matrix),
     "InfiniteNetwork.matrix": on_points(
@@ -172,7 +174,8 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "TensorOperator": lambda: call(
         lambda free, v: (
-            tensor_kernel(free).operator(in_chart(free[:2]), in_chart(free), chunk=9, stored=True) @ v
+            tensor_kernel(free).operator(in_chart(free[:2]), in_chart(free), chunk=9, stored=True)
+            @ v
         ),
         free_coordinates(),
         components(),

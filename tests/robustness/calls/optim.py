@@ -62,6 +62,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "metaquant_gradient": rule(
         lambda: O.metaquant_gradient(jax.random.key(1), "multi_fc", hidden=2),
         hidden="single",
+        grad="Adam",  # of its network: the root of a mean square has no derivative at zero
         rough=5,
     ),
     "mirror_descent_gradient": rule(lambda: O.mirror_descent_gradient(1.5)),
@@ -69,9 +70,10 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda: O.proximal_quantization(optax.sgd(0.1), 0.02), grad="step"
     ),
     "rf_dnn_gradient": rule(
-        lambda: O.rf_dnn_gradient(0.1, q=0.4),
+        # the other kind cuts derivatives
+        lambda: O.rf_dnn_gradient(0.1, q=0.4, inner_gradient="differentiated"),
         extra={"translated_gradient": loss_gradient},
-        hidden="single",  # the size of the penalty, for people
+        hidden="penalty",  # what people see of it is in single precision
         grad="loop",
         rough=5,
     ),
