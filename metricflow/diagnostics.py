@@ -264,7 +264,9 @@ def _chart_mismatch(metric: Metric, points: Points, margin: float) -> Array:
         here = metric(points.z, other)
         change = transition(manifold, points.z, points.chart, other)
         moved = jnp.einsum("bac,bcd,bed->bae", change, own, change.conj())
-        mismatch = _tensor_norm(here - moved, hermitian_inverse(here))
+        # in a point's own chart the difference is zero, where its norm has no derivative
+        difference = jnp.where(allowed[:, None, None], here - moved, here)
+        mismatch = _tensor_norm(difference, hermitian_inverse(here))
         used = jnp.where(allowed, points.weight, 0)
         total = total + jnp.sum(jnp.where(allowed, used * mismatch, 0))
         return (total, weight + jnp.sum(used)), None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .._jit import jit
@@ -65,6 +66,6 @@ def composed_hessian(
     # d_a y dbar_b y with d_a y = u_a + i v_a
     even = curvature[real, real] + curvature[imaginary, imaginary]
     odd = curvature[imaginary, real] - curvature[real, imaginary]
-    rows, columns = jnp.triu_indices(dim, 1)
+    rows, columns = np.triu_indices(dim, 1)
     second = jnp.concatenate([jnp.diagonal(even), even[rows, columns], odd[rows, columns]])
     return gradient @ features[:, 1 + 2 * dim : jet_size(dim)] + second

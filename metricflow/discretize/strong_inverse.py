@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -51,7 +52,7 @@ def strong_inverse(
     _checks.finite("g", g)
     if not _checks.is_traced(g) and not jnp.allclose(g, g.T):
         raise ValueError("g: expected a symmetric matrix; a metric is one")
-    rows, columns = jnp.tril_indices(n)
+    rows, columns = np.tril_indices(n)
     identity = jnp.eye(n, dtype=g.dtype)
     entries = (g - identity)[rows, columns]
     entries = entries / jnp.maximum(jnp.linalg.norm(entries), jnp.finfo(g.dtype).tiny)

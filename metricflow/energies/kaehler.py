@@ -119,7 +119,9 @@ def j_functional(
         c = _mean(eta * traced, weight) / _mean(eta, weight)
         return _mean(eta * potential * (traced - c), weight)
 
-    terms = [p / 2 * slope((x + 1) / 2) for x, p in zip(nodes, parts, strict=True)]
+    # as lists: numbers of numpy would make double precision of single
+    rule = zip(nodes.tolist(), parts.tolist(), strict=True)
+    terms = [p / 2 * slope((x + 1) / 2) for x, p in rule]
     return jnp.sum(jnp.stack(terms))
 
 

@@ -186,7 +186,8 @@ class RotationalRicciFlow:
 
     def largest_step(self, state: RotationalRicciState) -> Float[Array, ""]:
         """The step that is stable and changes the metric by little."""
-        lowest = jnp.min(self.metric(state)[0])
+        chi = self.metric(state)[0]
+        lowest = chi[jnp.argmin(chi)]
         stiff = self.safety * 2.78 * lowest**2 / (2 * self.points / 3) ** 2
         return jnp.minimum(stiff, self.change / (self.dim * self._largest_curvature(state)))
 
@@ -279,9 +280,10 @@ class RotationalRicciFlow:
 
     def _largest_curvature(self, state: RotationalRicciState) -> Array:
         axial, spherical = self.curvatures(state)
-        if self.dim == 2:
-            return jnp.max(jnp.abs(axial))
-        return jnp.maximum(jnp.max(jnp.abs(axial)), jnp.max(jnp.abs(spherical)))
+        sizes = jnp.abs(axial if self.dim == 2 else jnp.concatenate([axial, spherical]))
+        # the derivative of a maximum asks which entry equals it: where a compiler computes the
+        # entries twice, with other roundings, none does, and the derivative is NaN
+        return sizes[jnp.argmax(sizes)]
 
 
 def _phi(z: Array) -> tuple[Array, Array]:

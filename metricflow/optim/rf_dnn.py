@@ -101,8 +101,9 @@ def rf_dnn_gradient(
         slope = slope.astype(g.dtype)
         if alpha_scale == "absolute":
             return (g + alpha * slope,)
-        top = jnp.max(jnp.abs(slope), initial=0)
-        slope = slope / jnp.where(top == 0, 1, top)  # its squares would underflow
+        # its squares would underflow; the result does not depend on the unit
+        top = jax.lax.stop_gradient(jnp.max(jnp.abs(slope), initial=0))
+        slope = slope / jnp.where(top == 0, 1, top)
         size = jnp.sqrt(jnp.sum(slope**2))
         wanted = alpha * jnp.sqrt(jnp.sum(g**2))
         return (g + slope * (wanted / jnp.where(size == 0, 1, size)),)

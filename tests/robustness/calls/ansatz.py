@@ -1,5 +1,6 @@
 """Calls of metricflow.ansatz."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -47,10 +48,12 @@ def component() -> A.ComponentMetric:
     return component_model().bind(component_parameters())
 
 
+@functools.cache
 def centres() -> jax.Array:
     return features()[:3, :, 0]
 
 
+@functools.cache
 def kernel_potential() -> A.KernelPotentialMetric:
     return A.KernelPotentialMetric(
         surface(), basis(), jnp.float64(2.0), centres(), numbers(3, 3, scale=1e-3)
@@ -117,7 +120,9 @@ CALLS: dict[str, Callable[[], Call]] = {
     "Mlp": applied(A.Mlp((4, 4), outputs=2), 3),
     "Mlp.layers": lambda: call(small_network().layers, small_parameters()),
     "NetworkMetric": lambda: call(at(network_metric()), points().z),
-    "NetworkMetric.hessians": lambda: call(network_metric().hessians, features()),
+    "NetworkMetric.hessians": lambda: call(
+        lambda f: like(network_metric(), f).hessians(f), features()
+    ),
     "PotentialModel.prepare": lambda: call(
         lambda z: potential_model().prepare(here(z)), points().z
     ),
@@ -133,8 +138,10 @@ CALLS: dict[str, Callable[[], Call]] = {
         points().z,
     ),
     "SpectralMetric": lambda: call(at(spectral()), points().z),
-    "SpectralMetric.at": lambda: call(lambda z: spectral().at(here(z)), points().z),
-    "SpectralMetric.potential": lambda: call(spectral().potential, points().z),
+    "SpectralMetric.at": lambda: call(lambda z: like(spectral(), z).at(here(z)), points().z),
+    "SpectralMetric.potential": lambda: call(
+        lambda z: like(spectral(), z).potential(z), points().z
+    ),
     "algebraic_metric": lambda: call(
         lambda p, jets: A.algebraic_metric(p, jets, 1),
         form(),
@@ -150,14 +157,16 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda h: A.form_parameters(hermitian(h)), complex_numbers(1, 4, 4)
     ),
     "fubini_study_form": lambda: call(
-        lambda w: A.fubini_study_form(surface(), sections(), many_points()._replace(weight=w)),
+        lambda w: A.fubini_study_form(
+            surface(), like(sections(), w), like(many_points(), w)._replace(weight=w)
+        ),
         many_points().weight,
     ),
     "hermitian_form": lambda: call(A.hermitian_form, numbers(1, 4, 4)),
     "initial_parameters": lambda: call(
         lambda key, x: A.initial_parameters(key, small_network(), x),
         jax.random.key(0),
-        numbers(1, 6, 3),
+        numbers(1, 3),
         grad="random",
         single="random",
     ),
@@ -191,7 +200,9 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "raised_form": lambda: call(
         lambda p: A.raised_form(
-            A.AlgebraicMetric(surface(), sections(), p), sections(), many_points()
+            A.AlgebraicMetric(surface(), like(sections(), p), p),
+            like(sections(), p),
+            like(many_points(), p),
         ),
         form(),
     ),

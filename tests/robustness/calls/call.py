@@ -14,7 +14,8 @@ class Call(NamedTuple):
     Attributes:
         skip: check -> reason in a word, for what does not apply: ``jit``, ``vmap``, ``grad``,
             ``dtype`` (dtypes follow the input), ``hidden`` (so do those inside), ``single`` (values
-            agree with double precision).
+            agree with double precision).  What has ``hidden: "single"`` works in single precision
+            inside, and its roundings are of that size.
             ``grad: "loop"`` means forward derivatives only.
         rough: factor on the tolerance of single precision, for what is badly conditioned.
     """

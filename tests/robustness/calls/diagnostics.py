@@ -6,7 +6,7 @@ import jax
 
 from metricflow import diagnostics as D  # noqa: N812
 from metricflow import geometry
-from tests.robustness.calls.call import Call, call, hermitian
+from tests.robustness.calls.call import Call, call, hermitian, like
 from tests.robustness.calls.samples import (
     component_model,
     component_parameters,
@@ -29,7 +29,7 @@ def of_metric(function: Callable, metric: Callable, **skip: object) -> Callable[
 
     def moved(z: jax.Array) -> jax.Array:
         here = geometry.points_at(surface(), z, chart=points().chart, check=False)
-        return function(metric(), here)
+        return function(like(metric(), z), here)
 
     return lambda: call(moved, points().z, **skip)  # type: ignore[arg-type]
 

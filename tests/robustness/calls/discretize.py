@@ -122,7 +122,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         hidden="random",
         grad="fit",
     ),
-    "tau_of_share": smooth(Q.tau_of_share, lambda: jnp.float64(0.4)),
+    "tau_of_share": lambda: call(Q.tau_of_share, weights(), jnp.float64(0.4), grad="loop"),
     "ternary": steps(Q.ternary),
     "translation_penalty": lambda: call(
         lambda w, d, t: Q.translation_penalty(w, d, t),

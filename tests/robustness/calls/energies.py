@@ -7,7 +7,15 @@ import jax.numpy as jnp
 
 from metricflow import energies as E  # noqa: N812
 from metricflow import geometry
-from tests.robustness.calls.call import Call, call, hermitian, numbers, on_hermitian, on_symmetric
+from tests.robustness.calls.call import (
+    Call,
+    call,
+    hermitian,
+    like,
+    numbers,
+    on_hermitian,
+    on_symmetric,
+)
 from tests.robustness.calls.samples import (
     component_model,
     component_parameters,
@@ -125,7 +133,7 @@ CALLS: dict[str, Callable[[], Call]] = {
     "printed_two_derivative_variation": on_torus(E.printed_two_derivative_variation),
     "ricci_loss": lambda: call(
         lambda z: E.ricci_loss(
-            spectral(),
+            like(spectral(), z),
             geometry.points_at(surface(), z, chart=points().chart, check=False),
             power=2.0,
         ),

@@ -11,6 +11,7 @@ from tests.robustness.calls.call import (
     Call,
     call,
     complex_numbers,
+    like,
     numbers,
     on_hermitian,
     on_symmetric,
@@ -65,7 +66,7 @@ def with_metric(function: Callable, **options: object) -> Callable[[], Call]:
 
     def moved(z: jax.Array) -> jax.Array:
         here = G.points_at(surface(), z, chart=points().chart, check=False)
-        return function(spectral(), here)
+        return function(like(spectral(), z), here)
 
     return lambda: call(moved, points().z, **options)  # type: ignore[arg-type]
 
@@ -124,10 +125,10 @@ CALLS: dict[str, Callable[[], Call]] = {
     "PeriodicGrid.mean": lambda: call(grid().mean, field() + 1),
     "PeriodicGrid.integral": lambda: call(grid().integral, field() + 1),
     "PeriodicGrid.points": lambda: call(
-        lambda like: grid().points(like.dtype), numbers(0, 2), grad="constant"
+        lambda one: grid().points(one.dtype), numbers(0, 2), grad="constant"
     ),
     "PeriodicGrid.random_field": lambda: call(
-        lambda key, like: grid().random_field(key, 1, dtype=like.dtype),
+        lambda key, one: grid().random_field(key, 1, dtype=one.dtype),
         jax.random.key(0),
         numbers(0, 2),
         grad="random",
@@ -241,14 +242,14 @@ CALLS: dict[str, Callable[[], Call]] = {
     "riemann": lambda: call(lambda x: G.riemann(real_metric_of, x), numbers(3, 3)),
     "riemann_on_hypersurface": with_metric(G.riemann_on_hypersurface, rough=20),
     "sample_points": lambda: call(
-        lambda key, like: G.sample_points(key, surface(), 4, dtype=like.dtype),
+        lambda key, one: G.sample_points(key, surface(), 4, dtype=one.dtype),
         jax.random.key(0),
         numbers(0, 2),
         grad="random",
         single="random",
     ),
     "sample_points_in_chart": lambda: call(
-        lambda key, like: G.sample_points_in_chart(key, surface(), 4, dtype=like.dtype),
+        lambda key, one: G.sample_points_in_chart(key, surface(), 4, dtype=one.dtype),
         jax.random.key(0),
         numbers(0, 2),
         grad="random",
@@ -271,7 +272,7 @@ CALLS: dict[str, Callable[[], Call]] = {
 
 
 def _local_metric(z: jax.Array) -> tuple:
-    function, x = G.local_metric(spectral(), surface(), z, points().chart[0])
+    function, x = G.local_metric(like(spectral(), z), surface(), z, points().chart[0])
     return function(x), x
 
 

@@ -1,5 +1,6 @@
 """Calls of metricflow.kernels."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 
 from metricflow import ansatz, geometry
 from metricflow import kernels as K  # noqa: N812
-from tests.robustness.calls.call import Call, call, complex_numbers, numbers
+from tests.robustness.calls.call import Call, call, complex_numbers, like, numbers
 from tests.robustness.calls.samples import (
     HOME,
     basis,
@@ -66,6 +67,7 @@ def frozen(scale: jax.Array) -> K.FrozenNTK:
     return K.FrozenNTK(component_model(), parameters, HOME, scale)
 
 
+@functools.cache
 def frame() -> K.HessianFrame:
     return K.hessian_frame(surface(), basis(), many_points(), chart=HOME)
 
@@ -74,8 +76,8 @@ def root_frame() -> K.RootFrame:
     return K.RootFrame(surface(), HOME)
 
 
-def tensor_kernel() -> K.TensorKernel:
-    return K.TensorKernel(K.SquaredExponential(3.0), frame())
+def tensor_kernel(x: jax.Array) -> K.TensorKernel:
+    return like(K.TensorKernel(K.SquaredExponential(3.0), frame()), x)
 
 
 def components() -> jax.Array:
@@ -144,7 +146,9 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "Gaussian.log_matrix": on_points(lambda w: K.Gaussian(w).log_matrix),
     "Gaussian.matrix": on_points(lambda w: K.Gaussian(w).matrix),
-    "HessianFrame": lambda: call(lambda free: frame()(in_chart(free)), free_coordinates()),
+    "HessianFrame": lambda: call(
+        lambda free: like(frame(), free)(in_chart(free)), free_coordinates()
+    ),
     "InfiniteCosineNetwork.log_matrix": on_vectors(lambda w: K.InfiniteCosineNetwork(w).log_matrix),
     "InfiniteCosineNetwork.matrix": on_vectors(lambda w: K.InfiniteCosineNetwork(w).matrix),
     "InfiniteNetwork.matrix": on_points(
@@ -164,13 +168,14 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "Sum.matrix": on_points(lambda w: K.Sum((K.Gaussian(w), K.Exponential(w)), (0.3, w)).matrix),
     "TensorKernel.operator": lambda: call(
-        lambda free, v: tensor_kernel().operator(in_chart(free), in_chart(free), chunk=3) @ v,
+        lambda free, v: tensor_kernel(free).operator(in_chart(free), in_chart(free), chunk=3) @ v,
         free_coordinates(),
         components(),
     ),
     "TensorOperator": lambda: call(
         lambda free, v: (
-            tensor_kernel().operator(in_chart(free[:2]), in_chart(free), chunk=9, stored=True) @ v
+            tensor_kernel(free).operator(in_chart(free[:2]), in_chart(free), chunk=9, stored=True)
+            @ v
         ),
         free_coordinates(),
         components(),

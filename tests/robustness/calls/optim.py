@@ -47,7 +47,7 @@ def setting() -> O.RuleSetting:
 
 CALLS: dict[str, Callable[[], Call]] = {
     "as_preconditioner": lambda: call(
-        O.as_preconditioner(O.lne_gradient(q=0.4)), weights(), gradients()
+        O.as_preconditioner(O.lne_gradient(q=0.4)), weights(), gradients(), grad="loop"
     ),
     "dorefa_gradient": rule(O.dorefa_gradient),
     "exponential_slope": lambda: call(
@@ -55,12 +55,14 @@ CALLS: dict[str, Callable[[], Call]] = {
     ),
     "gradient_rule": rule(
         lambda: O.gradient_rule("lne", setting()).wrap(optax.sgd(0.1)),
+        grad="loop",
     ),
     "irnet_gradient": rule(lambda: O.irnet_gradient(1.5)),
-    "lne_gradient": rule(lambda: O.lne_gradient(q=0.4)),
+    "lne_gradient": rule(lambda: O.lne_gradient(q=0.4), grad="loop"),
     "metaquant_gradient": rule(
         lambda: O.metaquant_gradient(jax.random.key(1), "multi_fc", hidden=2),
         hidden="single",
+        grad="Adam",  # of its network: the root of a mean square has no derivative at zero
         rough=5,
     ),
     "mirror_descent_gradient": rule(lambda: O.mirror_descent_gradient(1.5)),
@@ -68,9 +70,14 @@ CALLS: dict[str, Callable[[], Call]] = {
         lambda: O.proximal_quantization(optax.sgd(0.1), 0.02), grad="step"
     ),
     "rf_dnn_gradient": rule(
-        lambda: O.rf_dnn_gradient(0.1, q=0.4), extra={"translated_gradient": loss_gradient}, rough=5
+        # the other kind cuts derivatives
+        lambda: O.rf_dnn_gradient(0.1, q=0.4, inner_gradient="differentiated"),
+        extra={"translated_gradient": loss_gradient},
+        hidden="penalty",  # what people see of it is in single precision
+        grad="loop",
+        rough=5,
     ),
-    "scale_by_lne": rule(lambda: O.scale_by_lne(0.05)),
+    "scale_by_lne": rule(lambda: O.scale_by_lne(0.05), grad="loop"),
     "ste_gradient": rule(lambda: O.ste_gradient(0.7)),
 }
 

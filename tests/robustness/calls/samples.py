@@ -82,7 +82,7 @@ def component_model() -> ansatz.ComponentModel:
 @functools.cache
 def component_parameters() -> object:
     return ansatz.initial_parameters(
-        jax.random.key(4), component_model().network, ansatz.real_coordinates(points().z)
+        jax.random.key(4), component_model().network, ansatz.real_coordinates(points().z[0])
     )
 
 
