@@ -32,14 +32,20 @@ def homogeneous_coordinates(name: str, z: AnyArray, ambient: int | None = None) 
     return z
 
 
-def finite(name: str, x: Array) -> None:
+def finite(name: str, x: AnyArray | np.generic) -> None:
     """Raise ValueError if a concrete array holds NaN or infinity (tracers pass)."""
-    if not is_traced(x):
+    if is_traced(x):
+        return
+    if isinstance(x, np.ndarray | np.generic) or (
+        x.is_fully_addressable and next(iter(x.devices())).platform == "cpu"
+    ):
+        bad = int(np.size(x) - np.count_nonzero(np.isfinite(np.asarray(x))))
+    else:
         # an array of numbers is looked at even while something else is being traced
         with jax.ensure_compile_time_eval():
             bad = int(jnp.sum(~jnp.isfinite(x)))
-        if bad:
-            raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
+    if bad:
+        raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
 
 
 def finite_tree(name: str, tree: Any) -> None:

@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import AbstractArray
 
+from . import _checks
+
 # integers are counts, save these
 _SIGNED = {"axis", "out_axis", "rows", "columns", "seed", "fill", "k1", "k2", "j1", "j2"}
 _KEY = "a random key, such as jax.random.key(0)"
@@ -418,18 +420,7 @@ def _refuse_nan(name: str, value: Any, call: _Call) -> None:
     dtype = getattr(value, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.inexact):
         return
-    bad = _not_finite(value)
-    if bad:
-        raise ValueError(f"{name}: {bad} of {value.size} entries are NaN or infinite; remove them")
-
-
-def _not_finite(value: Any) -> int:
-    if isinstance(value, np.ndarray | np.generic) or (
-        value.is_fully_addressable and next(iter(value.devices())).platform == "cpu"
-    ):
-        return int(np.size(value) - np.count_nonzero(np.isfinite(np.asarray(value))))
-    with jax.ensure_compile_time_eval():
-        return int(jnp.sum(~jnp.isfinite(value)))
+    _checks.finite(name, value)
 
 
 def _said(value: Any) -> str:
