@@ -1,6 +1,5 @@
 """``python -m experiments``: what there is, how long it takes, and where its last result lies."""
 
-import argparse
 import ast
 import datetime
 import json
@@ -9,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from experiments import _flags
 
 _HERE = Path(__file__).parent
 _PUBLISHED = _HERE.parent / "docs" / "results"
@@ -77,11 +78,13 @@ def _taken(result: Path) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments", description=str(__doc__).splitlines()[0]
-    )
+    parser = _flags.Parser("python -m experiments", str(__doc__))
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of all results")
-    arguments = parser.parse_args(argv)
+    try:
+        arguments = parser.parse_args(argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     print(f"{'':20s} minutes")
     for found in experiments(arguments.out):
         print(f"{found.name:20s} {_minutes(found.seconds):>7s}  {found.about}")

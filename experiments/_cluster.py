@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import jax
 
+from experiments import _flags
 from metricflow import devices
 
 _HEARTBEAT_SECONDS = 30  # after which a process that does not answer is given up
@@ -16,13 +17,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that say where an experiment runs."""
     group = parser.add_argument_group("devices")
     add = group.add_argument
-    add("--devices", type=int, help="divide the work among so many; processors stand for several")
+    add(
+        "--devices",
+        type=_flags.count,
+        help="divide the work among so many; processors stand for several",
+    )
     add(
         "--coordinator",
         help="HOST:PORT of the first process, or 'auto' to ask Slurm, MPI or the cloud",
     )
-    add("--processes", type=int, help="how many processes there are")
-    add("--process-id", type=int, help="which of them this is, from 0")
+    add("--processes", type=_flags.count, help="how many processes there are")
+    add("--process-id", type=_flags.whole, help="which of them this is, from 0")
 
 
 @contextlib.contextmanager

@@ -19,12 +19,12 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from experiments import _cluster
+from experiments import _cluster, _flags
 from experiments._record import Record as Record
 from experiments._record import finished_stages, parsed, reason
 from metricflow import processes
@@ -36,35 +36,6 @@ Config = TypeVar("Config", bound=Any)
 
 _PACKAGES = ("metricflow-jax", "jax", "jaxlib", "numpy", "scipy", "matplotlib")
 _FIGURE_BYTES = 1_000_000
-# flags that take numbers of at least one, and flags that take negative numbers
-_COUNTS = {
-    *("points", "test_points", "fixed_points", "sweep_points", "steps", "epochs", "sweep_epochs"),
-    *("batch", "batch_size", "lanes", "clusters", "batches", "widths", "sweep_widths", "bits"),
-    *("degree", "degrees", "records", "resolution", "rungs", "probes", "steps_a_call"),
-}
-_SIGNED = {"angle"}
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as of every other error."""
-        self.exit(2, f"error: {message}; --help lists the flags\n")
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Short; with defaults where there are any: a flag left out leaves the preset as it is."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=32)
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        names: dict[Any, str] = {int: "N", float: "X", Path: "PATH"}
-        return names.get(action.type, "NAME")
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, False):
-            return action.help
-        return super()._get_help_string(action)
 
 
 def launch(argv: Sequence[str] | None, module: Any) -> int:
@@ -80,11 +51,10 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
             are not the fields of the config.
     """
     experiment = Path(module.__file__).stem
-    parser = _Parser(
-        prog=f"python -m experiments.{experiment}",
-        description=str(module.__doc__).splitlines()[0],
+    parser = _flags.Parser(
+        f"python -m experiments.{experiment}",
+        str(module.__doc__),
         usage="%(prog)s [--preset NAME] [flags]",
-        formatter_class=Help,
     )
     module.add_flags(parser)
     _cluster.add_flags(parser)
@@ -95,9 +65,10 @@ def launch(argv: Sequence[str] | None, module: Any) -> int:
     group.add_argument("--force", action="store_true", help="delete earlier results of this name")
     group.add_argument("--redraw", action="store_true", help="only draw the stored numbers again")
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(argv)
     _log_to_terminal()
+    arguments = argparse.Namespace(debug=False)
     try:
+        parser.parse_args(argv, arguments)
         # before anything asks for a device
         with _cluster.connected(arguments):
             _conduct(module, experiment, arguments, argv)
@@ -117,7 +88,6 @@ def _conduct(
 ) -> None:
     configure = getattr(module, "configure", None)
     config = configure(arguments) if configure else configured(arguments, module.PRESETS)
-    _check_numbers(arguments)
     folder = arguments.out / experiment / _run_name(arguments)
     if arguments.redraw:
         _redraw(module, folder)
@@ -154,19 +124,6 @@ def _run_name(arguments: argparse.Namespace) -> str:
     if name in (".", "..") or Path(name).name != name:
         raise ValueError(f"--name: expected the name of a folder, got {name!r}; --out says where")
     return name
-
-
-def _check_numbers(arguments: argparse.Namespace) -> None:
-    """Before anything is made: no flag takes NaN, and counts and sizes are not negative."""
-    for name, value in vars(arguments).items():
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, bool) or not isinstance(number, int | float):
-                continue
-            least = 1 if name in _COUNTS else -math.inf if name in _SIGNED else 0
-            if not (math.isfinite(number) and number >= least):
-                wanted = "a finite number" if least < 0 else f"at least {least}"
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"{flag}: expected {wanted}, got {number}")
 
 
 def configured(arguments: argparse.Namespace, presets: Mapping[str, Config]) -> Config:

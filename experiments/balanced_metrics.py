@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, ansatz, diagnostics, geometry
 
@@ -121,8 +121,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifold", help=FORMS)
-    parser.add_argument("--degrees", type=int, nargs="+", help="degrees k, at least two above 1")
-    parser.add_argument("--seed", type=int, help="root seed")
+    parser.add_argument(
+        "--degrees", type=_flags.count, nargs="+", help="degrees k, at least two above 1"
+    )
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

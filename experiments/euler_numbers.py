@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, geometry
 
@@ -112,8 +112,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifolds", nargs="+", help=FORMS)
-    parser.add_argument("--points", type=int, help="points on each")
-    parser.add_argument("--seed", type=int, help="seed of the points")
+    parser.add_argument("--points", type=_flags.count, help="points on each")
+    parser.add_argument("--seed", type=_flags.whole, help="seed of the points")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

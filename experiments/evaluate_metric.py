@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments import _run
+from experiments import _flags
 from experiments._manifold import STORED, stored_metric
 from metricflow import diagnostics, geometry
 
@@ -29,25 +29,24 @@ def evaluate(path: str, points: int, seed: int, derivative_points: int) -> diagn
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.evaluate_metric",
-        description=str(__doc__),
-        formatter_class=_run.Help,
-    )
+    parser = _flags.Parser("python -m experiments.evaluate_metric", str(__doc__))
     parser.add_argument("file", help="a metric: " + STORED)
-    parser.add_argument("--points", type=int, default=10_000, help="fresh points")
-    parser.add_argument("--derivative-points", type=int, default=1000, help="for derivatives")
-    parser.add_argument("--seed", type=int, default=12345, help="seed of the points")
+    parser.add_argument("--points", type=_flags.count, default=10_000, help="fresh points")
+    parser.add_argument(
+        "--derivative-points", type=_flags.whole, default=1000, help="for derivatives"
+    )
+    parser.add_argument("--seed", type=_flags.whole, default=12345, help="seed of the points")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    arguments = parser.parse_args(argv)
+    arguments = argparse.Namespace(debug=False)
     try:
+        parser.parse_args(argv, arguments)
         found = evaluate(
             arguments.file, arguments.points, arguments.seed, arguments.derivative_points
         )
     except Exception as error:
         if arguments.debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, ValueError | OSError) else 1
     for name, value in found._asdict().items():
         if name != "notes":

@@ -23,7 +23,7 @@ import optax
 from jax import Array
 from tqdm.auto import tqdm
 
-from experiments import _digits, _mlp, _run
+from experiments import _digits, _flags, _mlp, _run
 from metricflow import __version__, discretize, optim
 
 
@@ -281,10 +281,10 @@ def draw(result: dict, folder: Path) -> None:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
-    parser.add_argument("--q", type=float, help="of the LNE metrics, in (0, 1)")
-    parser.add_argument("--probes", type=int, help="weights of each layer to flip")
-    parser.add_argument("--seeds", type=int, help="trainings")
-    parser.add_argument("--seed", type=int, help="root seed")
+    parser.add_argument("--q", type=_flags.amount, help="of the LNE metrics, in (0, 1)")
+    parser.add_argument("--probes", type=_flags.count, help="weights of each layer to flip")
+    parser.add_argument("--seeds", type=_flags.count, help="trainings")
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

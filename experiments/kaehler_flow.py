@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, ansatz, diagnostics, energies, geometry
 from metricflow.flows import (
@@ -427,11 +427,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifolds", nargs="+", help=FORMS)
-    parser.add_argument("--seeds", nargs="+", type=int, help="random starts and draws of points")
-    parser.add_argument("--degree", type=int, help="of the spectral basis")
-    parser.add_argument("--points", type=int, help="points of a flow on a hypersurface")
-    parser.add_argument("--records", type=int, help="flow times that are recorded")
-    parser.add_argument("--steps", type=int, help="steps between two records")
+    parser.add_argument(
+        "--seeds", nargs="+", type=_flags.whole, help="random starts and draws of points"
+    )
+    parser.add_argument("--degree", type=_flags.count, help="of the spectral basis")
+    parser.add_argument("--points", type=_flags.count, help="points of a flow on a hypersurface")
+    parser.add_argument("--records", type=_flags.count, help="flow times that are recorded")
+    parser.add_argument("--steps", type=_flags.count, help="steps between two records")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, clustering, diagnostics, geometry, kernels, processes
 from metricflow.flows import KernelFlow, held_out_sigma
@@ -195,11 +195,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifold", help=FORMS)
-    parser.add_argument("--seeds", nargs="+", type=int, help="draws of the points")
-    parser.add_argument("--points", type=int, help="points to be clustered")
-    parser.add_argument("--clusters", type=int, help="how many clusters")
-    parser.add_argument("--batches", type=int, help="how many batches")
-    parser.add_argument("--steps", type=int, help="steps of the flows")
+    parser.add_argument("--seeds", nargs="+", type=_flags.whole, help="draws of the points")
+    parser.add_argument("--points", type=_flags.count, help="points to be clustered")
+    parser.add_argument("--clusters", type=_flags.count, help="how many clusters")
+    parser.add_argument("--batches", type=_flags.count, help="how many batches")
+    parser.add_argument("--steps", type=_flags.count, help="steps of the flows")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._kernel_presets import KERNELS, TUNED, build_flow
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import __version__, diagnostics, geometry
@@ -138,8 +138,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--kernel", nargs="+", choices=KERNELS, help="which kernels")
-    parser.add_argument("--points", nargs="+", type=int, help="numbers of training points")
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds to average over")
+    parser.add_argument("--points", nargs="+", type=_flags.count, help="numbers of training points")
+    parser.add_argument("--seeds", nargs="+", type=_flags.whole, help="seeds to average over")
     parser.add_argument("--manifold", help=FORMS)
 
 

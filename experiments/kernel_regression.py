@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
 from metricflow import __version__, ansatz, diagnostics, geometry, kernels, records
@@ -420,12 +420,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifold", help=FORMS)
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds of all points")
+    parser.add_argument("--seeds", nargs="+", type=_flags.whole, help="seeds of all points")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, help="which kernels")
-    parser.add_argument("--points", type=int, help="training points of the flows")
-    parser.add_argument("--choose-points", type=int, help="of them, when kernels are compared")
-    parser.add_argument("--test-points", type=int, help="held-out points")
-    parser.add_argument("--steps", type=int, help="Gauss-Newton steps")
+    parser.add_argument("--points", type=_flags.count, help="training points of the flows")
+    parser.add_argument(
+        "--choose-points", type=_flags.count, help="of them, when kernels are compared"
+    )
+    parser.add_argument("--test-points", type=_flags.count, help="held-out points")
+    parser.add_argument("--steps", type=_flags.count, help="Gauss-Newton steps")
     parser.add_argument("--precision", choices=("float32", "float64"), help="of the flows")
 
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _run, quintic_network
+from experiments import _flags, _run, quintic_network
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
 from metricflow import __version__, diagnostics, geometry, kernels
@@ -328,12 +328,20 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifold", help=FORMS)
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds of points and networks")
-    parser.add_argument("--points", type=int, help="training points of networks and kernels")
-    parser.add_argument("--epochs", type=int, help="epochs of the networks")
-    parser.add_argument("--snapshots", nargs="+", type=int, help="epochs after which to freeze")
-    parser.add_argument("--steps", type=int, help="steps of the kernel flows, at most")
-    parser.add_argument("--step-sizes", nargs="+", type=float, help="step sizes to choose from")
+    parser.add_argument(
+        "--seeds", nargs="+", type=_flags.whole, help="seeds of points and networks"
+    )
+    parser.add_argument(
+        "--points", type=_flags.count, help="training points of networks and kernels"
+    )
+    parser.add_argument("--epochs", type=_flags.count, help="epochs of the networks")
+    parser.add_argument(
+        "--snapshots", nargs="+", type=_flags.whole, help="epochs after which to freeze"
+    )
+    parser.add_argument("--steps", type=_flags.count, help="steps of the kernel flows, at most")
+    parser.add_argument(
+        "--step-sizes", nargs="+", type=_flags.amount, help="step sizes to choose from"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

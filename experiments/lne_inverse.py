@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from experiments import _run
+from experiments import _flags, _run
 from metricflow import __version__, discretize
 
 
@@ -103,8 +103,8 @@ def draw(result: dict, folder: Path) -> None:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
-    parser.add_argument("--steps", type=int, help="of Adam, for the strong inverse")
-    parser.add_argument("--seed", type=int, help="root seed")
+    parser.add_argument("--steps", type=_flags.count, help="of Adam, for the strong inverse")
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

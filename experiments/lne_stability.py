@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._tori import check_tori, perturbation, styles, thinned, tori, torus_label
 from metricflow import __version__, discretize, geometry
 from metricflow.flows import RicciFlow, RicciFlowState, uniform_equivalence
@@ -187,10 +187,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--dims", nargs="+", type=int, choices=(2, 3), help="of the tori")
-    parser.add_argument("--plane", type=int, help="points an axis on T^2, odd")
-    parser.add_argument("--space", type=int, help="points an axis on T^3, odd")
-    parser.add_argument("--tau", type=float, help="of the LNE metrics")
-    parser.add_argument("--seed", type=int, help="root seed")
+    parser.add_argument("--plane", type=_flags.count, help="points an axis on T^2, odd")
+    parser.add_argument("--space", type=_flags.count, help="points an axis on T^3, odd")
+    parser.add_argument("--tau", type=_flags.amount, help="of the LNE metrics")
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,6 +19,8 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
+from experiments import _flags
+
 _LINES = 5  # of what a process said last
 _PATIENCE = 5.0  # seconds for each of the others to end by itself
 
@@ -96,14 +98,14 @@ def _free_port() -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.local_processes", description=str(__doc__).splitlines()[0]
+    parser = _flags.Parser("python -m experiments.local_processes", str(__doc__))
+    parser.add_argument(
+        "count", type=_flags.count, metavar="N", help="processes, each with its own device"
     )
-    parser.add_argument("count", type=int, metavar="N", help="processes, each with its own device")
     parser.add_argument("experiment", help="name of the experiment, such as quintic_kernel")
     parser.add_argument("flags", nargs=argparse.REMAINDER, help="its flags")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         return run(arguments.count, arguments.experiment, arguments.flags)
     except KeyboardInterrupt:
         return 130

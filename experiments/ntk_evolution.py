@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _run, quintic_network
+from experiments import _flags, _run, quintic_network
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
 from metricflow import __version__, ansatz, geometry, kernels
@@ -384,16 +384,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="which parts")
     parser.add_argument("--manifold", help=FORMS)
-    parser.add_argument("--seed", type=int, help="of the points")
-    parser.add_argument("--seeds", nargs="+", type=int, help="of the networks")
-    parser.add_argument("--points", type=int, help="training points of the evolution")
-    parser.add_argument("--epochs", type=int, help="epochs of the evolution")
-    parser.add_argument("--fixed-points", type=int, help="training and test points of the kernel")
-    parser.add_argument("--sweep-widths", nargs="+", type=int, help="widths of the sweep")
-    parser.add_argument("--sweep-seeds", nargs="+", type=int, help="networks of every width")
-    parser.add_argument("--sweep-points", type=int, help="training points of the sweep")
-    parser.add_argument("--sweep-epochs", type=int, help="epochs of the sweep")
-    parser.add_argument("--sweep-step", type=float, help="step in function space of the sweep")
+    parser.add_argument("--seed", type=_flags.whole, help="of the points")
+    parser.add_argument("--seeds", nargs="+", type=_flags.whole, help="of the networks")
+    parser.add_argument("--points", type=_flags.count, help="training points of the evolution")
+    parser.add_argument("--epochs", type=_flags.count, help="epochs of the evolution")
+    parser.add_argument(
+        "--fixed-points", type=_flags.count, help="training and test points of the kernel"
+    )
+    parser.add_argument("--sweep-widths", nargs="+", type=_flags.count, help="widths of the sweep")
+    parser.add_argument(
+        "--sweep-seeds", nargs="+", type=_flags.whole, help="networks of every width"
+    )
+    parser.add_argument("--sweep-points", type=_flags.count, help="training points of the sweep")
+    parser.add_argument("--sweep-epochs", type=_flags.count, help="epochs of the sweep")
+    parser.add_argument(
+        "--sweep-step", type=_flags.amount, help="step in function space of the sweep"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
+from experiments import _flags, _run, _tuning, quintic_network
 from experiments import _neighbour_law as neighbour_law
-from experiments import _run, _tuning, quintic_network
 from experiments._kernel_presets import BOXES, KERNELS, LARGE, PRINTED, SETS, TUNED, build_flow
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
@@ -500,14 +500,16 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="where to start from; hyper-parameters are those of a stored --tune, or the paper's",
     )
     parser.add_argument("--kernel", nargs="+", choices=KERNELS, help="which kernels")
-    parser.add_argument("--points", type=int, help="training points, for every kernel")
-    parser.add_argument("--test-points", type=int, help="held-out points")
-    parser.add_argument("--steps", type=int, help="steps of the flow, at most")
-    parser.add_argument("--step-size", type=float, help="dt, for every kernel and set")
+    parser.add_argument("--points", type=_flags.count, help="training points, for every kernel")
+    parser.add_argument("--test-points", type=_flags.count, help="held-out points")
+    parser.add_argument("--steps", type=_flags.count, help="steps of the flow, at most")
+    parser.add_argument("--step-size", type=_flags.amount, help="dt, for every kernel and set")
     parser.add_argument(
-        "--tune", type=int, help="evaluations of Bayesian optimisation for each kernel and set"
+        "--tune",
+        type=_flags.whole,
+        help="evaluations of Bayesian optimisation for each kernel and set",
     )
-    parser.add_argument("--seed", type=int, help="root seed")
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
     parser.add_argument("--manifold", help=FORMS)
 
 

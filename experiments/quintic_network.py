@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._manifold import FORMS, parse_manifold
 from experiments._precision import in_precision
 from metricflow import __version__, ansatz, diagnostics, energies, geometry, processes, save_metric
@@ -405,27 +405,35 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--ansatz", choices=ANSAETZE, help="how the network writes a metric")
     parser.add_argument("--manifold", help=FORMS)
-    parser.add_argument("--widths", nargs="+", type=int, help="hidden layers")
+    parser.add_argument("--widths", nargs="+", type=_flags.count, help="hidden layers")
     parser.add_argument("--activation", help="gelu, tanh, relu, ...")
     parser.add_argument(
-        "--feature-degree", type=int, help="features of a potential: 0 projective, D invariants"
+        "--feature-degree",
+        type=_flags.whole,
+        help="features of a potential: 0 projective, D invariants",
     )
     parser.add_argument(
         "--independent", action="store_true", default=None, help="a network for each component"
     )
-    parser.add_argument("--points", type=int, help="training points")
-    parser.add_argument("--test-points", type=int, help="points of the diagnostics")
-    parser.add_argument("--curvature-points", type=int, help="points of the Ricci measure")
-    parser.add_argument("--epochs", type=int, help="epochs")
-    parser.add_argument("--batch-size", type=int, help="points of a step")
-    parser.add_argument("--learning-rate", type=float, help="of Adam at the start; cosine decay")
-    parser.add_argument("--patience", type=int, help="epochs without improvement to stop after")
-    parser.add_argument("--polish", type=int, help="Gauss-Newton steps afterwards")
-    parser.add_argument("--seeds", nargs="+", type=int, help="seeds")
+    parser.add_argument("--points", type=_flags.count, help="training points")
+    parser.add_argument("--test-points", type=_flags.count, help="points of the diagnostics")
+    parser.add_argument("--curvature-points", type=_flags.whole, help="points of the Ricci measure")
+    parser.add_argument("--epochs", type=_flags.count, help="epochs")
+    parser.add_argument("--batch-size", type=_flags.count, help="points of a step")
+    parser.add_argument(
+        "--learning-rate", type=_flags.amount, help="of Adam at the start; cosine decay"
+    )
+    parser.add_argument(
+        "--patience", type=_flags.whole, help="epochs without improvement to stop after"
+    )
+    parser.add_argument("--polish", type=_flags.whole, help="Gauss-Newton steps afterwards")
+    parser.add_argument("--seeds", nargs="+", type=_flags.whole, help="seeds")
     parser.add_argument("--precision", choices=("float32", "float64"), help="of the training")
     for term in energies.TERMS:
-        parser.add_argument(f"--{term.replace('_', '-')}", type=float, help="weight in the energy")
-    parser.add_argument("--power", type=float, help="p of the losses")
+        parser.add_argument(
+            f"--{term.replace('_', '-')}", type=_flags.amount, help="weight in the energy"
+        )
+    parser.add_argument("--power", type=_flags.amount, help="p of the losses")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _page, _run
+from experiments import _flags, _page, _run
 from experiments._manifold import FORMS, STORED, parse_manifold, stored_metric
 from metricflow import __version__, diagnostics, geometry, processes
 from metricflow._files import write_atomically
@@ -251,8 +251,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--manifold", help=f"of the Fubini-Study metric, {FORMS}")
     parser.add_argument("--colour", choices=COLOURS, help="log eta, or the Ricci scalar")
-    parser.add_argument("--resolution", type=int, help="cells along each side of a patch")
-    parser.add_argument("--angle", type=float, help="angle a of the projection, in degrees")
+    parser.add_argument("--resolution", type=_flags.count, help="cells along each side of a patch")
+    parser.add_argument("--angle", type=_flags.number, help="angle a of the projection, in degrees")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

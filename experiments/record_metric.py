@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._ladders import LADDERS, Ladder
 from experiments._manifold import FORMS, parse_manifold
 from metricflow import (
@@ -291,10 +291,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--manifold", help=FORMS)
     parser.add_argument("--method", choices=METHODS, help="how to write the metric")
-    parser.add_argument("--seconds", type=float, help="budget in wall seconds of the process")
-    parser.add_argument("--seed", type=int, help="root seed")
-    parser.add_argument("--test-points", type=int, help="fresh points of the final evaluation")
-    parser.add_argument("--rungs", type=int, help="stop after so many rungs")
+    parser.add_argument(
+        "--seconds", type=_flags.amount, help="budget in wall seconds of the process"
+    )
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
+    parser.add_argument(
+        "--test-points", type=_flags.count, help="fresh points of the final evaluation"
+    )
+    parser.add_argument("--rungs", type=_flags.count, help="stop after so many rungs")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

@@ -1,13 +1,12 @@
 """Runs of ``record_metric`` side by side: a table, one JSON file, a figure for each manifold."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments import _run
+from experiments import _flags, _run
 
 _KEPT = (
     "command",
@@ -113,9 +112,7 @@ def _number(value: float | None) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.record_table", description=str(__doc__)
-    )
+    parser = _flags.Parser("python -m experiments.record_table", str(__doc__))
     parser.add_argument("runs", type=Path, nargs="+", help="folders of record_metric runs")
     parser.add_argument(
         "--peers",
@@ -125,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="JSON files of make peers, for the figures",
     )
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder to write to")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         runs = collect(arguments.runs)
         peers = [json.loads(path.read_text()) for path in arguments.peers]
     except (OSError, ValueError, KeyError) as error:

@@ -21,7 +21,7 @@ import optax
 from jax import Array
 from tqdm.auto import tqdm
 
-from experiments import _digits, _mlp, _rules, _run
+from experiments import _digits, _flags, _mlp, _rules, _run
 from experiments._rules import FULL_PRECISION, compared, parse_rule
 from metricflow import __version__, discretize, optim
 
@@ -266,12 +266,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help=f"{', '.join(optim.RULES)}, {FULL_PRECISION}; options as lne:q=.1",
     )
-    add("--bits", type=int, nargs="+", help="bit widths of the weights")
-    add("--seeds", type=int, help="test seeds")
-    add("--epochs", type=int, help="epochs")
-    add("--rates", type=float, nargs="+", help="grid of latent learning rates")
-    add("--widths", type=int, nargs="+", help="hidden layers")
-    add("--seed", type=int, help="root seed")
+    add("--bits", type=_flags.count, nargs="+", help="bit widths of the weights")
+    add("--seeds", type=_flags.count, help="test seeds")
+    add("--epochs", type=_flags.count, help="epochs")
+    add("--rates", type=_flags.amount, nargs="+", help="grid of latent learning rates")
+    add("--widths", type=_flags.count, nargs="+", help="hidden layers")
+    add("--seed", type=_flags.whole, help="root seed")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import _image_training, _printed_tables, _rules, _run
+from experiments import _flags, _image_training, _printed_tables, _rules, _run
 from metricflow import __version__, data, discretize, optim, processes
 from metricflow.discretize import joined, layers, models, pack, tree_bytes
 from metricflow.training import DiscretizedTraining, save_network
@@ -378,26 +378,35 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help=f"{', '.join(optim.RULES)}, {_rules.FULL_PRECISION}; options as rf_dnn:every=10",
     )
-    add("--bits", type=int, nargs="+", help="bit widths of the weights")
-    add("--activation-bits", type=int, help="bit width of activations, 32 for real ones")
+    add("--bits", type=_flags.count, nargs="+", help="bit widths of the weights")
+    add("--activation-bits", type=_flags.count, help="bit width of activations, 32 for real ones")
     add("--activation-grid", choices=("signed", "unsigned"), help="levels of activations")
     add("--scale", choices=("none", "array", "channel"), help="scale of quantised kernels")
     add("--ends", choices=("full", "quantised"), help="first and last layer")
-    add("--train-images", type=int, help="use so many images of the training part")
-    add("--validation-images", type=int, help="of them held out")
-    add("--seeds", type=int, help="test seeds")
-    add("--tuning-seeds", type=int, help="seeds for each rate of the grid")
-    add("--lanes", type=int, help="seeds and rates trained at the same time")
-    add("--rates", type=float, nargs="+", help="grid of latent learning rates; one: no tuning")
-    add("--rest-rate", type=float, help="learning rate of everything that is not quantised")
-    add("--epochs", type=int, help="epochs")
-    add("--batch", type=int, help="images in a batch")
+    add("--train-images", type=_flags.count, help="use so many images of the training part")
+    add("--validation-images", type=_flags.whole, help="of them held out")
+    add("--seeds", type=_flags.count, help="test seeds")
+    add("--tuning-seeds", type=_flags.whole, help="seeds for each rate of the grid")
+    add("--lanes", type=_flags.count, help="seeds and rates trained at the same time")
+    add(
+        "--rates",
+        type=_flags.amount,
+        nargs="+",
+        help="grid of latent learning rates; one: no tuning",
+    )
+    add("--rest-rate", type=_flags.amount, help="learning rate of everything that is not quantised")
+    add("--epochs", type=_flags.count, help="epochs")
+    add("--batch", type=_flags.count, help="images in a batch")
     add("--schedule", choices=("steps", "cosine"), help="of the learning rates")
     add("--augment", choices=("crop_flip", "none"), help="of the training images")
     add("--precision", choices=models.DTYPES, help="of the computation")
-    add("--steps-a-call", type=int, help="updates between checkpoints, an epoch if left out")
+    add(
+        "--steps-a-call",
+        type=_flags.count,
+        help="updates between checkpoints, an epoch if left out",
+    )
     add("--init", help="saved network of full precision to start from")
-    add("--seed", type=int, help="root seed")
+    add("--seed", type=_flags.whole, help="root seed")
 
 
 def configure(arguments: argparse.Namespace) -> Config:

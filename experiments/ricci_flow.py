@@ -15,7 +15,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import _run
+from experiments import _flags, _run
 from experiments._ricci_spheres import draw_dumbbell, dumbbell, round_spheres
 from experiments._ricci_tori import (
     curvature,
@@ -123,10 +123,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of this experiment."""
     parser.add_argument("--preset", choices=PRESETS, default="default", help="where to start from")
     parser.add_argument("--dims", nargs="+", type=int, choices=(2, 3), help="of the tori")
-    parser.add_argument("--plane", type=int, help="points an axis on T^2, odd")
-    parser.add_argument("--space", type=int, help="points an axis on T^3, odd")
-    parser.add_argument("--sizes", nargs="+", type=float, help="perturbations that decay")
-    parser.add_argument("--seed", type=int, help="root seed")
+    parser.add_argument("--plane", type=_flags.count, help="points an axis on T^2, odd")
+    parser.add_argument("--space", type=_flags.count, help="points an axis on T^3, odd")
+    parser.add_argument("--sizes", nargs="+", type=_flags.amount, help="perturbations that decay")
+    parser.add_argument("--seed", type=_flags.whole, help="root seed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

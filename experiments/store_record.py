@@ -1,6 +1,5 @@
 """Turn the metric of a record run into a small file for ``metricflow.records``."""
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from experiments import _flags
 from metricflow import ansatz, diagnostics, geometry, load_metric, save_metric
 
 
@@ -53,14 +53,12 @@ def store(run: Path, rung: int, target: Path, *, points: int = 20_000) -> dict:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line entry."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.store_record", description=str(__doc__)
-    )
+    parser = _flags.Parser("python -m experiments.store_record", str(__doc__))
     parser.add_argument("run", type=Path, help="folder of a record_metric run")
-    parser.add_argument("rung", type=int, help="which of its rungs")
+    parser.add_argument("rung", type=_flags.whole, help="which of its rungs")
     parser.add_argument("target", type=Path, help="the file to write, such as quintic.npz")
-    arguments = parser.parse_args(argv)
     try:
+        arguments = parser.parse_args(argv)
         found = store(arguments.run, arguments.rung, arguments.target)
     except (OSError, ValueError, StopIteration) as error:
         print(f"error: {error or 'no such rung'}", file=sys.stderr)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from . import _checks
+from ._annotations import Count
 from ._checks import AnyArray
 from ._front_door import guard, public_functions
 from ._jit import jit
@@ -195,7 +196,7 @@ def positive_fraction(g: Complex[AnyArray, "b n n"], points: Points) -> Float[Ar
     return jnp.mean((smallest > 0).astype(smallest.dtype))
 
 
-def kaehler_defect(metric: Metric, points: Points, *, chunk: int = 256) -> Float[Array, ""]:
+def kaehler_defect(metric: Metric, points: Points, *, chunk: Count = 256) -> Float[Array, ""]:
     """How far from Kaehler: weighted mean of |d_a g_(b cbar) - d_b g_(a cbar)|_g, made scale-free.
 
     The norm is the one of g; the mean is multiplied by Vol(g)^(1/2n), so that neither the scale of
@@ -277,7 +278,7 @@ def _chart_mismatch(metric: Metric, points: Points, margin: float) -> Array:
     return total / weight
 
 
-def mean_abs_ricci(metric: Metric, points: Points, *, chunk: int = 64) -> Float[Array, ""]:
+def mean_abs_ricci(metric: Metric, points: Points, *, chunk: Count = 64) -> Float[Array, ""]:
     """Vol(g)^(1/n) times the weighted mean of |g^(ab) R_ab|, which no scale of g changes."""
     g = metric(points.z, points.chart)
     volume = fubini_study_volume(metric.manifold) * jnp.abs(volume_ratio(g, points))

@@ -15,6 +15,7 @@ import scipy.linalg
 from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks, processes
+from .._annotations import Count
 from .._checks import AnyArray
 from .._jit import jit
 from .._pytree import register_dataclass
@@ -39,6 +40,11 @@ class Sections:
     degree: int = dataclasses.field(metadata={"static": True})
     exponents: Int[AnyArray, "s k"]
     transform: Complex[AnyArray, "s s"]
+
+    @property
+    def ambient(self) -> int:
+        """The number n + 2 of homogeneous coordinates."""
+        return int(self.exponents.shape[-1])
 
 
 def section_count(manifold: Hypersurface, degree: int) -> int:
@@ -73,7 +79,7 @@ def section_basis(manifold: Hypersurface, degree: int, points: Points) -> Sectio
 
 @jit(static_argnames="chunk")
 def section_jets(
-    sections: Sections, points: Points, *, chunk: int = 1024
+    sections: Sections, points: Points, *, chunk: Count = 1024
 ) -> Float[Array, "two_s jets b"]:
     """s and d_a s at points, divided by |z|^k: shape (2S, 1 + n, N), real parts above imaginary.
 
@@ -94,7 +100,7 @@ def section_jets(
 
 @jit(static_argnames="chunk")
 def section_values(
-    sections: Sections, points: Points, *, chunk: int = 4096
+    sections: Sections, points: Points, *, chunk: Count = 4096
 ) -> Complex[Array, "s b"]:
     """s / |z|^k at points, shape (S, N)."""
     norm = jnp.sum(jnp.abs(points.z) ** 2, axis=-1) ** (sections.degree / 2)

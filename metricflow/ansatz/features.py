@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._annotations import Count
 from .._jit import jit
 from .._tiles import carrying, map_tiles
 from ..geometry import Points
@@ -21,7 +22,7 @@ from .jets import jet_size
 
 @jit(static_argnames="chunk")
 def feature_jets(
-    basis: SpectralBasis, points: Points, *, chunk: int = 512
+    basis: SpectralBasis, points: Points, *, chunk: Count = 512
 ) -> Float[Array, "b f c"]:
     """The features y of every point with first and mixed second derivatives, (N, F, 1+2n+n^2)."""
 

@@ -7,7 +7,7 @@ from jaxtyping import Array, Complex, Int
 from .. import _checks
 from .._checks import AnyArray
 from ..geometry import Hypersurface, Points, best_chart, points_at
-from ..geometry.charts import Chart
+from ..geometry.charts import Charts
 
 
 class GlobalMetric:
@@ -26,7 +26,7 @@ class GlobalMetric:
     def __call__(
         self,
         z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
+        chart: Charts | None = None,
     ) -> Complex[Array, "*b n n"]:
         """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
         z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from .. import devices
+from .._annotations import Count
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from .._tiles import carrying, fill_tiles
@@ -56,6 +57,11 @@ class SpectralBasis:
     leaf: Int[AnyArray, " m"]
     norm: Float[AnyArray, " m"]
     mixing: Float[AnyArray, "m m"]
+
+    @property
+    def ambient(self) -> int:
+        """The number n + 2 of homogeneous coordinates."""
+        return self.dim + 2
 
     @property
     def degree(self) -> int:
@@ -116,7 +122,7 @@ def basis_jets(basis: SpectralBasis, points: Points) -> Float[Array, "m c b"]:
 
 
 def basis_hessians(
-    basis: SpectralBasis, points: Points, *, chunk: int = 512
+    basis: SpectralBasis, points: Points, *, chunk: Count = 512
 ) -> Float[Array, "m h b"]:
     """The n^2 real components of d_a dbar_b f_k at points: shape (M, n^2, N), tile by tile.
 

@@ -5,12 +5,13 @@ tensor in every chart.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .._annotations import AtLeast, Count
 from .._checks import AnyArray
 from .._jit import jit
 from .._pytree import register_dataclass
@@ -24,6 +25,8 @@ from .networks import Mlp
 from .perceptrons import perceptron_hessians
 from .spectral_recursion import spectral_basis
 from .symmetry import no_symmetry
+
+Width = Annotated[Float[AnyArray, ""] | float, AtLeast(0)]
 
 
 class FeaturePotential(GlobalMetric):
@@ -147,7 +150,7 @@ class KernelPotentialMetric(FeaturePotential):
 
     manifold: Hypersurface
     basis: SpectralBasis
-    width: Float[AnyArray, ""] | float
+    width: Width
     centres: Float[AnyArray, "m f"]
     coefficients: Float[AnyArray, " m"]
 
@@ -195,10 +198,10 @@ def network_hessians(
 def kernel_hessians(
     features: Float[Array, "b f c"],
     centres: Float[AnyArray, "m f"],
-    width: Float[AnyArray, ""] | float,
+    width: Width,
     dim: int,
     *,
-    chunk: int = 64,
+    chunk: Count = 64,
 ) -> Float[Array, "m h b"]:
     """d dbar K(y(x), y_b) for all centres b: shape (B, n^2, N), the columns of a collocation.
 
@@ -216,10 +219,10 @@ def kernel_hessians(
 def kernel_jets(
     features: Float[Array, "b f c"],
     centres: Float[AnyArray, "m f"],
-    width: Float[AnyArray, ""] | float,
+    width: Width,
     dim: int,
     *,
-    chunk: int = 64,
+    chunk: Count = 64,
 ) -> Float[Array, "m c b"]:
     """The jets of K(y(x), y_b) for all centres b: shape (B, 1 + 2n + n^2, N)."""
 

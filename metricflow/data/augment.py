@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Key, Shaped, UInt8
 
 from .. import _checks
+from .._annotations import Signed
 from .._checks import AnyArray
 
 Fill = int | float | Float[AnyArray, "..."] | UInt8[AnyArray, "..."]
@@ -39,7 +40,7 @@ def standardise(
 
 
 def random_crop_and_flip(
-    key: Array, images: Shaped[AnyArray, "n h w c"], padding: int = 4, *, fill: Fill = 0
+    key: Key[Array, ""], images: Shaped[AnyArray, "n h w c"], padding: int = 4, *, fill: Fill = 0
 ) -> Shaped[Array, "n h w c"]:
     """Each image moved by up to ``padding`` pixels, and mirrored left to right every second time.
 
@@ -72,7 +73,7 @@ def random_crop_and_flip(
 
 
 def translate(
-    images: Shaped[AnyArray, "n h w c"], rows: int, columns: int, fill: Fill = 0
+    images: Shaped[AnyArray, "n h w c"], rows: Signed, columns: Signed, fill: Fill = 0
 ) -> Shaped[Array, "n h w c"]:
     """Images moved down by ``rows`` and to the right by ``columns`` pixels.
 

@@ -10,7 +10,7 @@ Arrays of weights have any shape: a metric lives on all n entries of one array, 
 """
 
 import functools
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,15 +18,17 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._annotations import AtLeast
 from .._checks import AnyArray
 
 _NEWTON_STEPS = 100  # a bound only: the tolerance ends the iteration after a few
 _SLICES, _SHORT = 8, 4096  # of sums
 
 Number = float | Float[AnyArray, ""]
+Scale = Annotated[Number, AtLeast(0)]
 
 
-def lne_potential(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, ""]:
+def lne_potential(w: Float[AnyArray, "*s"], tau: Scale) -> Float[Array, ""]:
     """Phi(w) = sum_i log cosh(tau w_i) / tau^2.
 
     Source: RF 13
@@ -35,7 +37,7 @@ def lne_potential(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, ""]:
 
 
 def lne_divergence(
-    w: Float[AnyArray, "*s"], origin: Float[AnyArray, "*s"], tau: Number
+    w: Float[AnyArray, "*s"], origin: Float[AnyArray, "*s"], tau: Scale
 ) -> Float[Array, ""]:
     """D[w : origin] = Phi(w) - Phi(origin) - (w - origin) . grad Phi(origin), never negative.
 
@@ -52,7 +54,7 @@ def lne_divergence(
     return jnp.sum(jnp.where(small, near, far)) / tau**2
 
 
-def hessian_metric(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, "*s"]:
+def hessian_metric(w: Float[AnyArray, "*s"], tau: Scale) -> Float[Array, "*s"]:
     """The diagonal sech^2(tau w_i) of the Hessian of the LNE potential.
 
     Source: RF 15 (corrected: the Hessian of RF 13 is diagonal)
@@ -60,7 +62,7 @@ def hessian_metric(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, "*s"]:
     return 1 - jnp.tanh(tau * jnp.asarray(w)) ** 2
 
 
-def dense_rank_one_metric(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, "n n"]:
+def dense_rank_one_metric(w: Float[AnyArray, "*s"], tau: Scale) -> Float[Array, "n n"]:
     """The printed metric I - t t^T, t = tanh(tau w), as a matrix: for tests and small n.
 
     Source: RF 15 (as printed)
@@ -69,7 +71,7 @@ def dense_rank_one_metric(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array,
     return jnp.eye(len(t), dtype=t.dtype) - t[:, None] * t
 
 
-def rank_one_share(w: Float[AnyArray, "*s"], tau: Number) -> Float[Array, ""]:
+def rank_one_share(w: Float[AnyArray, "*s"], tau: Scale) -> Float[Array, ""]:
     """q = \\|tanh(tau w)\\|^2, so that the rank-one metric has the eigenvalues 1 - q and 1.
 
     Positive definite if q < 1.  The weak inverse I + t t^T leaves \\|I - g G\\|_F = q^2.
@@ -96,7 +98,7 @@ def tau_of_share(w: Float[AnyArray, "*s"], q: Number) -> Float[Array, ""]:
 def lne_natural_gradient(
     w: Float[AnyArray, "*s"],
     gradient: Float[AnyArray, "*s"],
-    tau: Number,
+    tau: Scale,
     *,
     inverse: Literal["exact", "weak", "hessian"] = "exact",
 ) -> Float[Array, "*s"]:
@@ -121,7 +123,7 @@ def lne_natural_gradient(
 
 
 def closeness(
-    w: Float[AnyArray, "*s"], origin: Float[AnyArray, "*s"], tau: Number
+    w: Float[AnyArray, "*s"], origin: Float[AnyArray, "*s"], tau: Scale
 ) -> Float[Array, ""]:
     """The smallest epsilon with (1 + epsilon)^-1 g0 <= g <= (1 + epsilon) g0, as matrices.
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from .. import _checks
 
@@ -33,7 +33,7 @@ class MetaQuantizer(NamedTuple):
     offset: Float[Array, ""]
 
 
-def meta_quantizer(key: Array, kind: Kind, hidden: int = 32) -> MetaQuantizer:
+def meta_quantizer(key: Key[Array, ""], kind: Kind, hidden: int = 32) -> MetaQuantizer:
     """Initial weights, in float32.
 
     Raises:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, UInt8
 
 from .. import _checks
+from .._annotations import Signed
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from .quantizers import mean_abs_scale, quantize
@@ -47,7 +48,7 @@ class PackedArray:
 
 
 def pack(
-    w: Float[AnyArray, "*s"], bits: int, *, scaled: bool = True, axis: int | None = None
+    w: Float[AnyArray, "*s"], bits: int, *, scaled: bool = True, axis: Signed | None = None
 ) -> PackedArray:
     """Q^k(w) of latent weights, packed.
 
@@ -93,7 +94,7 @@ def pack_tree(
     bits: int,
     *,
     scaled: bool = True,
-    axis: int | None = None,
+    axis: Signed | None = None,
 ) -> Any:
     """A tree of weights with some of them packed, the others as float32.
 
@@ -131,7 +132,7 @@ def tree_bytes(tree: Any) -> int:
     )
 
 
-def _pack(name: str, w: AnyArray, bits: int, scaled: bool, axis: int | None) -> PackedArray:
+def _pack(name: str, w: AnyArray, bits: int, scaled: bool, axis: Signed | None) -> PackedArray:
     bits = _in_range(bits)
     w = _in_float32(name, w)
     if w.size == 0:

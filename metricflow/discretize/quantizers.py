@@ -9,13 +9,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from .. import _checks
+from .._annotations import Signed
 from .._checks import AnyArray
 
 
-def binary(w: Float[AnyArray, "*s"], *, key: Array | None = None) -> Float[Array, "*s"]:
+def binary(w: Float[AnyArray, "*s"], *, key: Key[Array, ""] | None = None) -> Float[Array, "*s"]:
     """Q^1(w) = sign(w) in {-1, +1}, with sign(0) = +1.
 
     With a key at random, +1 with probability clip((1 + w) / 2, 0, 1): without bias in [-1, 1].
@@ -31,7 +32,11 @@ def binary(w: Float[AnyArray, "*s"], *, key: Array | None = None) -> Float[Array
 
 
 def uniform(
-    w: Float[AnyArray, "*s"], bits: int, *, axis: int | None = None, key: Array | None = None
+    w: Float[AnyArray, "*s"],
+    bits: int,
+    *,
+    axis: Signed | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> Float[Array, "*s"]:
     """Q^k(w) = 2 / (2^k - 1) round[(2^k - 1) (w / (2 max|w|) + 1/2)] - 1, in [-1, 1].
 
@@ -54,7 +59,7 @@ def uniform(
 
 
 def ternary(
-    w: Float[AnyArray, "*s"], *, threshold: float = 0.7, axis: int | None = None
+    w: Float[AnyArray, "*s"], *, threshold: float = 0.7, axis: Signed | None = None
 ) -> Float[Array, "*s"]:
     """sign(w) where \\|w\\| > threshold mean\\|w\\|, else 0.
 
@@ -67,7 +72,7 @@ def ternary(
 
 
 def unsigned(
-    x: Float[AnyArray, "*s"], bits: int, *, maximum: float = 1.0, key: Array | None = None
+    x: Float[AnyArray, "*s"], bits: int, *, maximum: float = 1.0, key: Key[Array, ""] | None = None
 ) -> Float[Array, "*s"]:
     """Activations on the grid {0, ..., 2^k - 1} maximum / (2^k - 1), clipped to it.
 
@@ -81,7 +86,7 @@ def unsigned(
     return (_round(steps * unit, key) * maximum / steps).astype(x.dtype)
 
 
-def mean_abs_scale(w: Float[AnyArray, "*s"], *, axis: int | None = None) -> Float[Array, "..."]:
+def mean_abs_scale(w: Float[AnyArray, "*s"], *, axis: Signed | None = None) -> Float[Array, "..."]:
     """mean\\|w\\|, the scale for which sign(w) is closest to w; broadcasts against w.
 
     Source: Rastegari et al., *XNOR-Net* (2016)
@@ -94,8 +99,8 @@ def quantize(
     bits: int,
     *,
     scaled: bool = False,
-    axis: int | None = None,
-    key: Array | None = None,
+    axis: Signed | None = None,
+    key: Key[Array, ""] | None = None,
 ) -> Float[Array, "*s"]:
     """Q^k(w) (:func:`binary` for one bit, else :func:`uniform`), if asked with its scale.
 
@@ -134,11 +139,11 @@ def _round(x: Array, key: Array | None) -> Array:
     return low + (jax.random.uniform(key, x.shape, x.dtype) < x - low)
 
 
-def _mean_abs(w: Array, axis: int | None) -> Array:
+def _mean_abs(w: Array, axis: Signed | None) -> Array:
     return jnp.mean(jnp.abs(w), axis=_others(w, axis), keepdims=True)
 
 
-def _others(w: Array, axis: int | None) -> tuple[int, ...]:
+def _others(w: Array, axis: Signed | None) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(w.ndim))
     if not -w.ndim <= axis < w.ndim:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from .. import _checks
 from .._checks import AnyArray
@@ -21,7 +21,7 @@ LARGEST = 64
 
 
 def strong_inverse(
-    key: Array,
+    key: Key[Array, ""],
     g: Float[AnyArray, "n n"],
     *,
     steps: int = 500,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._checks import AnyArray
-from .lne import Number, dense_rank_one_metric, tanh_difference
+from .lne import Scale, dense_rank_one_metric, tanh_difference
 
 
 class Translations(NamedTuple):
@@ -48,7 +48,7 @@ ADJACENT = Translations()
 
 
 def dense_translation_curvature(
-    moved: Float[AnyArray, "4 ..."], tau: Number, translations: Translations = ADJACENT
+    moved: Float[AnyArray, "4 ..."], tau: Scale, translations: Translations = ADJACENT
 ) -> Float[Array, "n n"]:
     """(g|k1 - g|k2) / (k1 - k2) - (g|j1 - g|j2) / (j1 - j2), which the paper calls -2 Ric(g).
 
@@ -63,7 +63,7 @@ def dense_translation_curvature(
 
 
 def dense_discrete_flow_step(
-    moved: Float[AnyArray, "4 ..."], tau: Number, translations: Translations = ADJACENT
+    moved: Float[AnyArray, "4 ..."], tau: Scale, translations: Translations = ADJACENT
 ) -> Float[Array, "n n"]:
     """g(t+1)|k1 = g(t)|k1 + :func:`dense_translation_curvature`: one step of the discrete flow.
 
@@ -78,7 +78,7 @@ def dense_discrete_flow_step(
 def translation_penalty(
     w: Float[AnyArray, "..."],
     displacements: Float[AnyArray, "5 ..."],
-    tau: Number,
+    tau: Scale,
     translations: Translations = ADJACENT,
     *,
     fifth: Literal["later", "earlier"] = "later",

@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
+from .._annotations import Count
 from .._pytree import register_dataclass
 from ..ansatz.features import feature_jets
 from ..ansatz.invariant_functions import SpectralBasis
@@ -257,7 +258,9 @@ class KaehlerFlow:
         return gram + damping * jnp.eye(len(gram), dtype=gram.dtype), slope, curved @ curved.T
 
 
-def spectral_tangents(basis: SpectralBasis, points: Points, *, chunk: int = 512) -> LinearTangents:
+def spectral_tangents(
+    basis: SpectralBasis, points: Points, *, chunk: Count = 512
+) -> LinearTangents:
     """The family phi = sum_k c_k f_k over the functions of a spectral basis.
 
     It takes M (1 + 2n + n^2) N numbers.

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks, processes
+from .._annotations import Count
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from ..diagnostics import kappa_estimate, sigma_measure
@@ -33,7 +34,7 @@ from ..geometry import (
     permute_to_chart,
     transition,
 )
-from ..geometry.charts import Chart
+from ..geometry.charts import Chart, Charts
 from ..kernels import Delta, Operator, apply, dense_operator, tiled_operator
 from .result import Result, outcome, raise_unless_successful
 
@@ -134,7 +135,7 @@ class KernelMetric:
     def __call__(
         self,
         z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
+        chart: Charts | None = None,
     ) -> Complex[Array, "*b n n"]:
         """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
         z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)
@@ -192,7 +193,7 @@ class KernelFlow:
         if not self.power >= 1:
             raise ValueError(f"power: expected a number of at least 1, got {self.power}")
 
-    def init(self, points: Points, *, dense: bool = False, chunk: int = 1024) -> KernelFlowState:
+    def init(self, points: Points, *, dense: bool = False, chunk: Count = 1024) -> KernelFlowState:
         """The state at time zero: the Fubini-Study metric at the training points.
 
         Args:
@@ -301,7 +302,7 @@ class KernelFlow:
         )
 
     def operator(
-        self, z1: AnyArray, z2: AnyArray, *, dense: bool = False, chunk: int = 1024
+        self, z1: AnyArray, z2: AnyArray, *, dense: bool = False, chunk: Count = 1024
     ) -> Operator:
         """The kernel of the flow from functions at z2 to functions at z1.
 
@@ -333,7 +334,7 @@ def held_out_sigma(
     points: Points,
     *,
     dense: bool = False,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> jax.tree_util.Partial:
     """An ``observe`` for :meth:`KernelFlow.run`: the sigma measure on other points after each step.
 

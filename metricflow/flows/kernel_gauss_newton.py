@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
+from .._annotations import Count
 from ..energies import monge_ampere_residuals
 from ..geometry import Points, hermitian_pack, hermitian_unpack
 from .gauss_newton import shortened
@@ -92,7 +93,7 @@ class KernelGaussNewton:
         _checks.positive_integer("halvings", self.halvings)
 
     def init(
-        self, points: Points, *, dense: bool = False, chunk: int = 1024
+        self, points: Points, *, dense: bool = False, chunk: Count = 1024
     ) -> KernelGaussNewtonState:
         """The state at Fubini-Study; arguments and errors as for :meth:`KernelFlow.init`."""
         flow = KernelFlow(self.kernel).init(points, dense=dense, chunk=chunk)

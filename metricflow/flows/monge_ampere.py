@@ -12,6 +12,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._annotations import Count
 from .._pytree import register_dataclass
 from .._tiles import carrying, map_tiles
 from ..ansatz.algebraic import algebraic_metric
@@ -82,7 +83,7 @@ class NetworkPotential:
         """See :func:`metricflow.energies.monge_ampere_residuals`."""
         return monge_ampere_residuals(self.metric(parameters), self.points)
 
-    def jacobian(self, parameters: Any, *, chunk: int = 256) -> tuple[Array, Array]:
+    def jacobian(self, parameters: Any, *, chunk: Count = 256) -> tuple[Array, Array]:
         """r and dr/dtheta of shape (N, P), one backward pass a point."""
         g = self.metric(parameters)
         dim = g.shape[-1]

@@ -18,6 +18,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from .. import _checks
+from .._annotations import Count
 from ..ansatz import one_point
 from ..kernels.tangent_kernel import (
     check_points,
@@ -69,7 +70,7 @@ def parameter_velocity(
     slope: Float[Array, "b c"],
     *,
     preconditioner: Preconditioner | None = None,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> Any:
     """dtheta/dt = -G^-1 sum_b,I (dg_I(x_b)/dtheta) dE/dg_I(x_b): gradient descent of the weights.
 
@@ -94,7 +95,7 @@ def metric_velocity(
     slope: Float[Array, "b2 c"],
     *,
     preconditioner: Preconditioner | None = None,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> Float[Array, "b1 c"]:
     """dg_I(x_a)/dt = -sum_b,J Theta_IJ(x_a, x_b) dE/dg_J(x_b): what that does to the metric.
 
@@ -137,7 +138,7 @@ class NetworkFlow:
     step_size: Float[Array, ""] | float = 0.1
     scheme: str = "euler"
     preconditioner: Callable[[Any, Any], Any] | None = None
-    chunk: int = 1024
+    chunk: Count = 1024
 
     def __post_init__(self) -> None:
         _checks.one_of("scheme", self.scheme, SCHEMES)

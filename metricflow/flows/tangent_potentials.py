@@ -12,6 +12,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from .._annotations import Count
 from .._pytree import register_dataclass
 from .._tiles import carrying, map_tiles
 from ..ansatz.features import composed_jet
@@ -72,7 +73,7 @@ class LinearTangents:
 class NetworkTangents(NetworkPotential):
     """phi = network(theta, y): the problem of Gauss-Newton, with its tangent functions."""
 
-    def tangents(self, parameters: Any, *, chunk: int = 32) -> Float[Array, "p c b"]:
+    def tangents(self, parameters: Any, *, chunk: Count = 32) -> Float[Array, "p c b"]:
         """The jets of d phi / d theta_k, parameters in the order of ``ravel_pytree``."""
         dim = self.points.pullback.shape[-2]
         flat, unravel = jax.flatten_util.ravel_pytree(parameters)

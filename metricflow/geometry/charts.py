@@ -3,14 +3,18 @@
 Every function works on one point or on any batch of points: leading axes are shared.
 """
 
+from typing import Annotated
+
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
+from .._annotations import CHART
 from .._checks import AnyArray
 from .._jit import jit
 from .hypersurface import Hypersurface, gradient
 
-Chart = tuple[int, int]
+Chart = Annotated[tuple[int, int], CHART]
+Charts = Annotated[Int[AnyArray, "*b 2"], CHART] | Chart
 
 
 def home_chart(manifold: Hypersurface) -> Chart:
@@ -39,7 +43,7 @@ def best_chart(manifold: Hypersurface, z: Complex[AnyArray, "*b k"]) -> Int[Arra
 
 
 def neighbour_chart(
-    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart
+    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Charts
 ) -> Int[Array, "*b 2"]:
     """The chart that a point would enter first: the largest other coordinate scaled.
 
@@ -53,9 +57,7 @@ def neighbour_chart(
     return jnp.stack([scaled, eliminated], axis=-1)
 
 
-def chart_coordinates(
-    z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart
-) -> Complex[Array, "*b k"]:
+def chart_coordinates(z: Complex[AnyArray, "*b k"], chart: Charts) -> Complex[Array, "*b k"]:
     """The same points with homogeneous coordinates scaled so that z_s = 1 exactly."""
     z, chart = jnp.asarray(z), _broadcast(chart, z)
     scaled = jnp.take_along_axis(z, chart[..., :1], axis=-1)
@@ -64,7 +66,7 @@ def chart_coordinates(
 
 
 def permute_to_chart(
-    z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart, home: Chart
+    z: Complex[AnyArray, "*b k"], chart: Charts, home: Chart
 ) -> Complex[Array, "*b k"]:
     """Permute the coordinates so that ``chart`` becomes ``home``; the others keep their order.
 
@@ -85,7 +87,7 @@ def permute_to_chart(
 
 
 def pullback(
-    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart
+    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Charts
 ) -> Complex[Array, "*b n k"]:
     """J[a, i] = d z_i / d x^a at z with z_s = 1; dz_e/dx^a = -(dP/dx^a) / (dP/dz_e).
 
@@ -104,7 +106,7 @@ def pullback(
 
 
 def holomorphic_volume(
-    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Int[AnyArray, "*b 2"] | Chart
+    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], chart: Charts
 ) -> Float[Array, "*b"]:
     """|Omega|^2 = 1 / |dP/dz_e|^2 at z with z_s = 1."""
     z, chart = jnp.asarray(z), _broadcast(chart, jnp.asarray(z))
@@ -115,8 +117,8 @@ def holomorphic_volume(
 def transition(
     manifold: Hypersurface,
     z: Complex[AnyArray, "*b k"],
-    old: Int[AnyArray, "*b 2"] | Chart,
-    new: Int[AnyArray, "*b 2"] | Chart,
+    old: Charts,
+    new: Charts,
 ) -> Complex[Array, "*b n n"]:
     """T[a, c] = d x_old^c / d x_new^a at z, so that g_new = T g_old T^dagger.
 

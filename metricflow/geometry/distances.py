@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
+from .._annotations import Count
 from .._checks import AnyArray
 from .._rounding import safe_sqrt
 from .._tiles import fold_pairs
@@ -113,7 +114,7 @@ def nearest_neighbour(
     z1: Complex[AnyArray, "b1 k"],
     z2: Complex[AnyArray, "b2 k"] | None = None,
     *,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> NearestNeighbour:
     """For each point of z1 the nearest point of z2, or of z1 itself other than the point.
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from .._annotations import Count
 from .fubini_study import fubini_study_metric
 from .hermitian import hermitian_determinant
 from .hypersurface_curvature import curvature_of_tile, map_points
@@ -24,7 +25,7 @@ class EulerNumber(NamedTuple):
     standard_error: Float[Array, ""]
 
 
-def euler_number(metric: ChartMetric, points: Points, *, chunk: int = 256) -> EulerNumber:
+def euler_number(metric: ChartMetric, points: Points, *, chunk: Count = 256) -> EulerNumber:
     """The Euler number by Chern-Gauss-Bonnet: the mean of :func:`euler_density` over the points.
 
     -200 for every smooth quintic, 24 for the quartic, 0 for the cubic, whatever the metric.  A
@@ -44,7 +45,7 @@ def euler_number(metric: ChartMetric, points: Points, *, chunk: int = 256) -> Eu
     return EulerNumber(*mean_over_lines(euler_density(metric, points, chunk=chunk), points.line))
 
 
-def euler_density(metric: ChartMetric, points: Points, *, chunk: int = 256) -> Float[Array, " b"]:
+def euler_density(metric: ChartMetric, points: Points, *, chunk: Count = 256) -> Float[Array, " b"]:
     """The top Chern form c_n = (i / 2 pi)^n det Theta over the law det g_FS / Vol of the sample.
 
     Theta^a_b = R^a_(b c dbar) dx^c dxbar^d is the curvature form.  With :func:`top_form` F,

@@ -1,15 +1,17 @@
 """The Fubini-Study metric, pulled back to a hypersurface: the reference of everything here."""
 
 import dataclasses
+from typing import Annotated
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
 from .. import _checks
+from .._annotations import COORDINATES
 from .._checks import AnyArray
 from .._jit import jit
 from .._pytree import register_dataclass
-from .charts import Chart, best_chart, chart_coordinates, pullback
+from .charts import Charts, best_chart, chart_coordinates, pullback
 from .hypersurface import Hypersurface, gradient
 from .sampling import Points
 
@@ -26,7 +28,9 @@ def fubini_study_metric(points: Points, *, scale: float | Array = 1.0) -> Comple
 
 
 def fubini_study_determinant(
-    manifold: Hypersurface, z: Complex[AnyArray, "*b k"], eliminated: Int[AnyArray, "*b"]
+    manifold: Hypersurface,
+    z: Complex[AnyArray, "*b k"],
+    eliminated: Annotated[Int[AnyArray, "*b"], COORDINATES],
 ) -> Float[Array, "*b"]:
     """det g_FS in closed form: |dP|^2 / (|z|^(2(n+1)) |dP/dz_e|^2) for z on X with z_s = 1."""
     z = jnp.asarray(z)
@@ -50,7 +54,7 @@ class FubiniStudyMetric:
     def __call__(
         self,
         z: Complex[AnyArray, "*b k"],
-        chart: Int[AnyArray, "*b 2"] | Chart | None = None,
+        chart: Charts | None = None,
     ) -> Complex[Array, "*b n n"]:
         """g[a, b] of shape (..., n, n) at homogeneous coordinates z, in ``chart(z)`` by default."""
         z = _checks.homogeneous_coordinates("z", z, self.manifold.ambient)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
+from .._annotations import Count
 from .._pytree import is_opaque
 from .._tiles import carrying, map_tiles
 from .hermitian import hermitian_determinant, hermitian_frame
@@ -23,7 +24,7 @@ from .sampling import Points
 
 
 def riemann_on_hypersurface(
-    metric: ChartMetric, points: Points, *, chunk: int = 256
+    metric: ChartMetric, points: Points, *, chunk: Count = 256
 ) -> Complex[Array, "b n n n n"]:
     """R_(a bbar c dbar) of a metric at every point, each in its own chart.
 
@@ -43,7 +44,7 @@ def riemann_on_hypersurface(
     return map_points(_riemann, metric, points, chunk)
 
 
-def ricci_scalar(metric: ChartMetric, points: Points, *, chunk: int = 64) -> Float[Array, " b"]:
+def ricci_scalar(metric: ChartMetric, points: Points, *, chunk: Count = 64) -> Float[Array, " b"]:
     """g^(ab) R_ab with R_ab = -d_a dbar_b log det g at every point; zero for Calabi-Yau metrics.
 
     With vectors e_c orthonormal for g this is -sum_c d_(e_c) dbar_(e_c) log det g: 2n second
@@ -60,7 +61,7 @@ def ricci_scalar(metric: ChartMetric, points: Points, *, chunk: int = 64) -> Flo
 
 
 def volume_slope_squared(
-    metric: ChartMetric, manifold: Hypersurface, points: Points, *, chunk: int = 64
+    metric: ChartMetric, manifold: Hypersurface, points: Points, *, chunk: Count = 64
 ) -> Float[Array, " b"]:
     """|d ln eta|^2_g = g^(a bbar) d_a ln eta dbar_b ln eta at every point, for eta of any kappa.
 

@@ -5,12 +5,13 @@ at homogeneous coordinates z (..., n+2).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Int
 
 from .. import _checks
+from .._annotations import CHART
 from .._checks import AnyArray
 from .charts import Chart, chart_coordinates
 from .hypersurface import Hypersurface, gradient, polynomial
@@ -22,7 +23,7 @@ ChartMetric = Callable[[Any, Any], Array]
 def local_point(
     manifold: Hypersurface,
     z: Complex[AnyArray, " k"],
-    chart: Int[AnyArray, "2"] | Chart,
+    chart: Annotated[Int[AnyArray, "2"], CHART] | Chart,
     *,
     steps: int = 3,
 ) -> Callable[[Array], Array]:
@@ -63,7 +64,7 @@ def local_metric(
     metric: ChartMetric,
     manifold: Hypersurface,
     z: Complex[AnyArray, " k"],
-    chart: Int[AnyArray, "2"] | Chart,
+    chart: Annotated[Int[AnyArray, "2"], CHART] | Chart,
 ) -> tuple[HermitianMetric, Complex[Array, " n"]]:
     """A metric of a hypersurface as a function of local coordinates near z, and z in them.
 

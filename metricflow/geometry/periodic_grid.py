@@ -14,9 +14,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from .. import _checks
+from .._annotations import Signed
 from .._pytree import register_dataclass
 
 # a GPU rounds the factors of float32 products to ten bits without it
@@ -76,7 +77,7 @@ class PeriodicGrid:
         axes = [np.arange(n) * (x / n) for n, x in zip(self.shape, self.lengths, strict=True)]
         return jnp.asarray(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1), real)
 
-    def derivative(self, field: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    def derivative(self, field: Float[Array, "..."], axis: Signed) -> Float[Array, "..."]:
         """d_a of every entry, exact for band-limited fields.
 
         Raises:
@@ -134,7 +135,12 @@ class PeriodicGrid:
         return math.prod(self.lengths) * self.mean(field)
 
     def random_field(
-        self, key: Array, modes: int, *, entries: tuple[int, ...] = (), dtype: object = None
+        self,
+        key: Key[Array, ""],
+        modes: int,
+        *,
+        entries: tuple[int, ...] = (),
+        dtype: object = None,
     ) -> Float[Array, "..."]:
         """A smooth random field of mean zero and mean square one in every entry.
 

@@ -1,7 +1,7 @@
 """Points on a hypersurface: drawn from the Fubini-Study measure, given, perturbed, projected."""
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float, Int, Key
 
 from .. import _checks, devices, processes
+from .._annotations import CHART, with_checked_fields
 from .._checks import AnyArray
 from .charts import (
     Chart,
@@ -23,6 +24,7 @@ from .hypersurface import Hypersurface, gradient, polynomial, residual
 from .roots import polynomial_roots
 
 
+@with_checked_fields
 class Points(NamedTuple):
     """Points of a hypersurface with everything that diagnostics and flows need, each in its chart.
 
@@ -120,7 +122,7 @@ def points_at(
     manifold: Hypersurface,
     z: Complex[AnyArray, "b k"],
     *,
-    chart: Int[AnyArray, "b 2"] | Chart | None = None,
+    chart: Annotated[Int[AnyArray, "b 2"], CHART] | Chart | None = None,
     line: Int[AnyArray, " b"] | None = None,
     check: bool = True,
 ) -> Points:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from .. import _checks
+from .._annotations import Count
 from .._pytree import register_dataclass
 from ..ansatz import ComponentInputs, ComponentModel
 from ..geometry import FubiniStudyMetric
@@ -70,7 +71,7 @@ class FrozenOperator:
     kernel: FrozenNTK
     x1: ComponentInputs
     x2: ComponentInputs
-    chunk: int = dataclasses.field(metadata={"static": True})
+    chunk: Count = dataclasses.field(metadata={"static": True})
 
     def __matmul__(self, v: Float[Array, "b2 c"]) -> Float[Array, "b1 c"]:
         """sum_b Theta(x1_a, x2_b) v_b."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from .. import _checks, devices
+from .._annotations import Count
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from .._tiles import carrying, fold_pairs
@@ -72,7 +73,7 @@ class _Tiled:
     z1: Array
     z2: Array
     normalise: bool = dataclasses.field(metadata={"static": True})
-    chunk: int = dataclasses.field(metadata={"static": True})
+    chunk: Count = dataclasses.field(metadata={"static": True})
 
     def __matmul__(self, v: Array) -> Array:
         return _streamed(self.kernel, self.z1, self.z2, v, self.normalise, self.chunk)
@@ -102,7 +103,7 @@ def tiled_operator(
     z2: Num[AnyArray, "b2 k"],
     *,
     normalise: bool = False,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> Operator:
     """The operator that recomputes the kernel in chunk x chunk tiles whenever it is applied.
 
@@ -154,7 +155,7 @@ def apply(
     v: Float[AnyArray, "b2 c"],
     *,
     normalise: bool = False,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> Float[Array, "b1 c"]:
     """sum_b K(z1_a, z2_b) v_b in tiles, the kernel matrix never stored.
 

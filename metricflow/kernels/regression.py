@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Inexact, Int
 
 from .. import _checks
+from .._annotations import Count
 from .._checks import AnyArray
 from .._pytree import register_dataclass
 from . import solvers
@@ -55,7 +56,7 @@ class KernelFit:
     ridge: Scalar
     residual: Float[Array, ""]
     iterations: Int[Array, ""]
-    chunk: int = dataclasses.field(default=1024, metadata={"static": True})
+    chunk: Count = dataclasses.field(default=1024, metadata={"static": True})
 
     def __call__(self, x: Inexact[AnyArray, "b1 k"]) -> Float[Array, "b1 c"]:
         """f at points (M, k), in tiles."""
@@ -94,7 +95,7 @@ def kernel_regression(
     rank: int = 0,
     tolerance: float = 1e-5,
     iterations: int = 200,
-    chunk: int = 1024,
+    chunk: Count = 1024,
     throw: bool = True,
 ) -> KernelFit:
     """Train on (x, y) until t: a = phi(Theta) y, phi(mu) = (1 - e^(-(mu + l) t)) / (mu + l).
@@ -171,7 +172,7 @@ def regression_trajectory(
     *,
     ridge: Scalar | None = None,
     reduction: str = "sum",
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> Float[Array, "t b1 c"]:
     """f_t(x) at several finite times from one eigendecomposition of the N x N matrix.
 

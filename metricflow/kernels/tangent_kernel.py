@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .. import _checks
+from .._annotations import Count
 from .._checks import AnyArray
 from .._pytree import is_opaque, register_dataclass
 from .._tiles import carrying, fill_tiles, map_tiles, sum_tiles
@@ -42,7 +43,7 @@ def metric_ntk(
     x2: Any = None,
     *,
     preconditioner: Preconditioner | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Float[Array, "b1 b2 c c"]:
     """Theta[a, b, I, J] = sum_theta dg_I(x1_a)/dtheta dg_J(x2_b)/dtheta, dense.
 
@@ -105,7 +106,7 @@ def metric_ntk_components(
     *,
     pairs: Sequence[tuple[int, int]],
     preconditioner: Preconditioner | None = None,
-    chunk: int | None = None,
+    chunk: Count | None = None,
 ) -> Float[Array, "b1 b2 p"]:
     """Theta[a, b, p] = Theta_IJ(x1_a, x2_b) with (I, J) = pairs[p]: chosen components only.
 
@@ -133,7 +134,7 @@ def metric_ntk_product(
     v: Float[AnyArray, "b2 c"],
     *,
     preconditioner: Preconditioner | None = None,
-    chunk: int = 1024,
+    chunk: Count = 1024,
 ) -> Float[Array, "b1 c"]:
     """sum_b,J Theta_IJ(x1_a, x2_b) v_bJ = J(x1) G^-1 J(x2)^T v, the kernel never formed.
 
@@ -159,7 +160,7 @@ def metric_ntk_product(
 
 
 def pulled_back(
-    apply_fn: Any, params: Any, x: Any, v: Float[AnyArray, "b c"], *, chunk: int = 1024
+    apply_fn: Any, params: Any, x: Any, v: Float[AnyArray, "b c"], *, chunk: Count = 1024
 ) -> Any:
     """J(x)^T v = sum_b,I v_bI dg_I(x_b)/dtheta, a tree like ``params``, in tiles.
 

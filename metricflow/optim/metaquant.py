@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from .. import _checks
 from ..discretize.meta_quantizer import (
@@ -43,7 +43,7 @@ class MetaQuantState(NamedTuple):
 
 
 def metaquant_gradient(
-    key: Array,
+    key: Key[Array, ""],
     kind: Kind = "multi_fc",
     *,
     hidden: int = 32,
@@ -73,7 +73,8 @@ def metaquant_gradient(
         raise ValueError(f"kind: expected one of {KINDS}, got {kind!r}")
     _checks.positive_integer("hidden", hidden)
     _checks.positive_number("learning_rate", learning_rate)
-    adam = optax.scale_by_adam(eps=1e-16)  # the scale of the loss shall not matter
+    # the scale of the loss shall not matter; eps_root keeps the derivative of the root finite
+    adam = optax.scale_by_adam(eps=1e-16, eps_root=1e-36)
 
     def init(params: optax.Params) -> MetaQuantState:
         check_real_tree(NAME, params)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from ..discretize import surrogates
 from .lne import lne_gradient
@@ -58,7 +58,7 @@ class RuleSetting(NamedTuple):
     quantizer: Quantizer
     steps: int
     learning_rate: float | Array
-    key: Array
+    key: Key[Array, ""]
 
 
 def gradient_rule(name: str, setting: RuleSetting, **options: Any) -> GradientRule:

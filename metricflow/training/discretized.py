@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Integer, Key
 
 from .. import _checks, devices
+from .._annotations import Count
 from .._tiles import carrying, sum_tiles
 from ..data import translate
 from ..discretize.layers import quantized_activations
@@ -82,7 +83,7 @@ class DiscretizedTraining(TrainingLoop):
 
     def init(
         self,
-        key: Array,
+        key: Key[Array, ""],
         images: Array,
         learning_rate: float | Array,
         variables: Mapping[str, Any] | None = None,
@@ -223,7 +224,7 @@ class DiscretizedTraining(TrainingLoop):
         }
 
     def evaluate(
-        self, state: TrainingState, reference: Array, data: Any, *, chunk: int = 500
+        self, state: TrainingState, reference: Array, data: Any, *, chunk: Count = 500
     ) -> dict[str, Array]:
         """Means of :meth:`scores` over a data set, with statistics recalibrated; compiled.
 

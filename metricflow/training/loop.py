@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from .. import _checks, devices
 from .checkpoints import Checkpoints
@@ -40,7 +40,7 @@ class TrainingState(NamedTuple):
 
     parameters: Any
     optimiser: Any
-    key: Array
+    key: Key[Array, ""]
     step: Array
     failed: Array
     best_parameters: Any
@@ -220,7 +220,7 @@ class Training(TrainingLoop):
     def __post_init__(self) -> None:
         _checks.positive_integer("batch_size", self.batch_size)
 
-    def init(self, key: Array, parameters: Any) -> TrainingState:
+    def init(self, key: Key[Array, ""], parameters: Any) -> TrainingState:
         """The state at the start.
 
         Args:
@@ -276,7 +276,7 @@ def accepted(state: TrainingState, parameters: Any, optimiser: Any, value: Array
     return jax.tree.map(functools.partial(_where, good), moved, kept)
 
 
-def initial_state(key: Array, parameters: Any, optimiser: Any) -> TrainingState:
+def initial_state(key: Key[Array, ""], parameters: Any, optimiser: Any) -> TrainingState:
     """The state of one seed before the first step."""
     parameters = jax.tree.map(jnp.asarray, parameters)
     return TrainingState(

@@ -313,7 +313,7 @@ def test_a_folder_too_big_for_memory(tmp_path, monkeypatch):
         (["--rules", "nothing"], "rule: expected one of"),
         (["--bits", "0"], "--bits: expected at least 1"),
         (["--bits", "20"], r"bits: expected 1 to 16"),
-        (["--rates", "-1"], "--rates: expected numbers above 0"),
+        (["--rates", "-1"], "--rates: expected at least 0"),
         (
             ["--rates", "0.1", "0.2", "--validation-images", "0"],
             "--validation-images: tuning needs",

@@ -143,6 +143,14 @@ def test_what_jax_does_with_functions_goes_through_the_door(as_user):
     assert np.all(np.isfinite(slope))
 
 
+def test_an_index_of_a_coordinate_is_no_chart(as_user):
+    """Two points may have the same coordinate eliminated."""
+    found = geometry.fubini_study_determinant(FERMAT, Z, np.array([2, 2]))
+    assert found.shape == (2,)
+    with pytest.raises(ValueError, match="eliminated: expected indices from 0 to 2"):
+        geometry.fubini_study_determinant(FERMAT, Z, np.array([2, 3]))
+
+
 def test_lists_of_numbers_are_arrays(as_user):
     np.testing.assert_array_equal(
         geometry.gradient(FERMAT, [1, 2, 3]), geometry.gradient(FERMAT, np.array([1, 2, 3]) + 0j)

@@ -62,7 +62,6 @@ CALLS: dict[str, Callable[[], Call]] = {
     "metaquant_gradient": rule(
         lambda: O.metaquant_gradient(jax.random.key(1), "multi_fc", hidden=2),
         hidden="single",
-        grad="Adam",  # of its network: the root of a mean square has no derivative at zero
         rough=5,
     ),
     "mirror_descent_gradient": rule(lambda: O.mirror_descent_gradient(1.5)),

@@ -1,0 +1,63 @@
+"""What annotations say beyond types: bounds of numbers, and which coordinates there are.
+
+``int`` alone is a number of things, at least 0; :data:`Count` and :data:`Signed` are the others.
+The front door holds public calls against them.
+"""
+
+import dataclasses
+import math
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class AtLeast:
+    """A lower bound of every entry.
+
+    Attributes:
+        least: the smallest value that is allowed.
+    """
+
+    least: int | float
+
+    def refusal(self, value: Any) -> str | None:
+        """What was expected instead, None if nothing is wrong."""
+        return (
+            f"a number of at least {self.least}" if np.any(np.asarray(value) < self.least) else None
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Coordinates:
+    """Indices of homogeneous coordinates, from 0 to n + 1.
+
+    Attributes:
+        pairs: whether they are (scaled, eliminated) of a chart, which differ.
+    """
+
+    pairs: bool
+
+    def refusal(self, value: Any, ambient: int) -> str | None:
+        """What was expected instead of indices of ``ambient`` coordinates, None if nothing."""
+        indices = np.asarray(value)
+        if np.any((indices < 0) | (indices >= ambient)):
+            return f"indices from 0 to {ambient - 1}"
+        if self.pairs and np.any(indices[..., 0] == indices[..., 1]):
+            return "two different indices (scaled, eliminated)"
+        return None
+
+
+COORDINATES = Coordinates(pairs=False)
+CHART = Coordinates(pairs=True)
+Count = Annotated[int, AtLeast(1)]
+Signed = Annotated[int, AtLeast(-math.inf)]
+
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def with_checked_fields(cls: _Class) -> _Class:
+    """Decorator: the arrays in such a tuple belong together, and to the other arguments."""
+    cls._fields_are_checked = True  # type: ignore[attr-defined]
+    return cls
