@@ -15,8 +15,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LABEL = re.compile(r"\b(MF|RF) ((?:[A-Z]\.)?\d+(?:\.\d+)?)")
+SOURCE = re.compile(r"^Source:(.*?)(?:\n\s*\n|\Z)", re.S | re.M)
 BUILT = ("built", "erratum")
 STATUSES = (*BUILT, "theory", "planned")
+PAPERS = {
+    "MF": "Metric Flows with Neural Networks",
+    "RF": "Learning Discretized Neural Networks under Ricci Flow",
+}
+WORDS = {
+    "built": "Built: {functions}.  Tests: {checked}.",
+    "erratum": "**Not as printed**: {erratum}.\n\nBuilt: {functions}.  Tests: {checked}.",
+    "theory": "Theory; seen at work in {checked}.",
+    "planned": "Planned.",
+}
 
 Index = dict[str, list[str]]
 
@@ -30,7 +41,7 @@ def sources(package: Path) -> Index:
         module = ".".join([package.name, *inside[: max(1, len(inside) - 1)]])
         for name, node in _definitions(ast.parse(path.read_text())):
             text = ast.get_docstring(node) or ""
-            for block in re.findall(r"^Source:(.*?)(?:\n\s*\n|\Z)", text, re.S | re.M):
+            for block in SOURCE.findall(text):
                 for paper, number in LABEL.findall(block):
                     found[f"{paper} {number}"].append(f"{module}.{name}")
     return dict(found)
@@ -52,13 +63,32 @@ def tests(folder: Path) -> Index:
 
 
 def listed(table: Path) -> dict[str, dict[str, str]]:
-    """Equation label -> title, status and erratum, in the order of the list."""
+    """Equation label -> title, status, erratum and formula, in the order of the list."""
     content = tomllib.loads(table.read_text())
+    formulas = content.get("formulas", {})
     return {
-        f"{paper} {number}": entry
+        f"{paper} {number}": entry | {"formula": formulas.get(paper, {}).get(number, "")}
         for paper in content["papers"]
         for number, entry in content.get(paper, {}).items()
     }
+
+
+def with_formulas(docstring: list[str], equations: dict[str, dict[str, str]]) -> list[str]:
+    """Lines of a docstring, the equations that its ``Source:`` names written out below."""
+    text = "\n".join(docstring)
+    labels = [
+        f"{paper} {number}"
+        for block in SOURCE.findall(text)
+        for paper, number in LABEL.findall(block)
+    ]
+    # what is built as printed is not what the list has
+    shown = [] if "as printed" in text[text.rfind("Source:") :] else dict.fromkeys(labels)
+    lines = []
+    for label in shown:
+        if label in equations:
+            formula = equations[label]["formula"]
+            lines += ["", ".. math::", "", rf"   {formula} \tag{{{label}}}"]
+    return [*docstring, *lines, ""] if lines else docstring
 
 
 def test_names(folder: Path) -> set[str]:
@@ -80,6 +110,8 @@ def problems(
     for label, entry in equations.items():
         if entry["status"] not in STATUSES:
             wrong.append(f"{label} is of unknown status {entry['status']!r}, not in {STATUSES}")
+        if not entry["formula"]:
+            wrong.append(f"{label} is not written out: no formula")
         if entry["status"] == "erratum" and not entry.get("erratum"):
             wrong.append(f"{label} is listed as erratum but nothing says what is wrong in print")
         if entry["status"] == "theory" and entry.get("seen") not in known:
@@ -112,21 +144,26 @@ def page(equations: dict[str, dict[str, str]], code: Index, checks: Index) -> st
         "in which they can be seen at work, no proof.  MF is *Metric Flows with "
         "Neural Networks*, RF is *Learning Discretized Neural Networks under Ricci Flow*.",
         "",
-        "| equation | what | status | functions | tests |",
-        "|---|---|---|---|---|",
+        "Formulas are written as they hold, corrected where the print is wrong; repeated indices "
+        "are summed over, and what the papers call phi in Perelman's functional is f.",
     ]
-    notes = ["", "## Where the print is wrong", ""]
     for label, entry in equations.items():
+        paper = label.split()[0]
+        if f"## {PAPERS[paper]}" not in lines:
+            lines += ["", f"## {PAPERS[paper]}"]
         functions = ", ".join(f"{{py:obj}}`~{name}`" for name in code.get(label, []))
         checked = ", ".join(f"`{t.split('::')[1]}`" for t in checks.get(label, []))
         if "seen" in entry:
-            checked = f"seen in `{entry['seen']}`"
-        lines.append(
-            f"| {label} | {entry['title']} | {entry['status']} | {functions} | {checked} |"
-        )
-        if "erratum" in entry:
-            notes.append(f"- **{label}**: {entry['erratum']}.")
-    return "\n".join([*lines, *notes, ""])
+            checked = f"`{entry['seen']}`"
+        lines += [
+            "",
+            f"### {label}: {entry['title']}",
+            "",
+            f"$${entry['formula']}$$",
+            "",
+            WORDS[entry["status"]].format(**entry, functions=functions, checked=checked),
+        ]
+    return "\n".join([*lines, ""])
 
 
 def main(arguments: list[str]) -> int:

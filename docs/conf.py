@@ -1,8 +1,15 @@
 """Sphinx configuration: MyST-NB pages, docstrings in Google style, warnings are errors."""
 
 import re
+import sys
+from pathlib import Path
 
 from metricflow import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+import build_equations
+
+EQUATIONS = build_equations.listed(Path(__file__).parent / "equations.toml")
 
 project = "metricflow"
 author = "The metricflow developers"
@@ -42,6 +49,11 @@ def escape_bars(app, what, name, obj, options, lines):
         )
 
 
+def write_out_equations(app, what, name, obj, options, lines):
+    """Below the equations that a docstring names as its source, what they say."""
+    lines[:] = build_equations.with_formulas(lines, EQUATIONS)
+
+
 def skip_aliases(app, what, name, obj, skip, options):
     """The fields of named tuples are described by their class."""
     return skip or str(getattr(obj, "__doc__", "")).startswith("Alias for field") or None
@@ -50,4 +62,5 @@ def skip_aliases(app, what, name, obj, skip, options):
 def setup(app):
     """Run before napoleon reads the docstrings."""
     app.connect("autodoc-process-docstring", escape_bars, priority=100)
+    app.connect("autodoc-process-docstring", write_out_equations, priority=200)
     app.connect("autodoc-skip-member", skip_aliases)

@@ -56,8 +56,12 @@ def test_names_of_tests_are_found(tree):
     assert build_equations.test_names(tree / "tests") == {"test_x"}
 
 
+def entry(status, **more):
+    return {"title": "", "status": status, "formula": "x"} | more
+
+
 def test_gaps_in_the_coverage_are_named():
-    built, planned = {"title": "", "status": "built"}, {"title": "", "status": "planned"}
+    built, planned = entry("built"), entry("planned")
     equations = {"MF 1": built, "MF 2": built, "MF 3": built, "MF 4": planned}
     code = {"MF 1": ["f"], "MF 2": ["f"], "MF 4": ["f"], "MF 5": ["f"]}
     checks = {"MF 1": ["t"], "MF 3": ["t"]}
@@ -68,19 +72,38 @@ def test_gaps_in_the_coverage_are_named():
 
 def test_every_status_means_something():
     code, checks = {"MF 1": ["f"]}, {"MF 1": ["t"]}
-    erratum = {"title": "", "status": "erratum", "erratum": "a sign"}
+    erratum = entry("erratum", erratum="a sign")
     assert build_equations.problems({"MF 1": erratum}, code, checks) == []
-    theory = {"MF 1": {"title": "", "status": "theory", "seen": "test_x"}}
+    theory = {"MF 1": entry("theory", seen="test_x")}
     assert build_equations.problems(theory, {}, {}, {"test_x"}) == []
     assert "no test" in build_equations.problems(theory, {}, {}, {"test_y"})[0]
     assert (
         "no test" in build_equations.problems({"MF 1": {**erratum, "status": "theory"}}, {}, {})[0]
     )
     assert len(build_equations.problems({"MF 1": erratum}, {}, {})) == 2
-    unsaid = {"title": "", "status": "erratum"}
+    unsaid = entry("erratum")
     assert "what is wrong" in build_equations.problems({"MF 1": unsaid}, code, checks)[0]
-    misspelt = {"title": "", "status": "bulit"}
+    misspelt = entry("bulit")
     assert "unknown status" in build_equations.problems({"MF 1": misspelt}, {}, {})[0]
+
+
+def test_every_equation_is_written_out():
+    code, checks = {"MF 1": ["f"]}, {"MF 1": ["t"]}
+    wrong = build_equations.problems({"MF 1": entry("built", formula="")}, code, checks)
+    assert wrong == ["MF 1 is not written out: no formula"]
+
+
+def test_docstrings_show_what_their_sources_say():
+    equations = {"MF 1.2": entry("built", formula="a = b"), "RF 3": entry("built", formula="c")}
+    plain = ["What.", "", "Source: section 3"]
+    assert build_equations.with_formulas(plain, equations) == plain
+    found = build_equations.with_formulas(["What.", "", "Source: RF 3, MF 1.2 (first)."], equations)
+    assert found[:3] == ["What.", "", "Source: RF 3, MF 1.2 (first)."]
+    assert [line.strip() for line in found[3:] if line] == [
+        *(".. math::", r"c \tag{RF 3}", ".. math::", r"a = b \tag{MF 1.2}"),
+    ]
+    printed = ["What.", "", "Source: MF 1.2 (as printed)"]
+    assert build_equations.with_formulas(printed, equations) == printed
 
 
 def test_a_stale_page_is_seen(tree, monkeypatch, capsys):
@@ -89,7 +112,8 @@ def test_a_stale_page_is_seen(tree, monkeypatch, capsys):
     (tree / "docs").mkdir()
     listed = [("3.5", "built"), ("B.11", "planned"), ("2.3", "built")]
     table = [f'"{number}" = {{ title = "", status = "{status}" }}' for number, status in listed]
-    text = "\n".join(['[papers]\nMF = "a"\nRF = "b"\n[MF]', *table, "[RF]"])
+    formulas = "[formulas]\nMF = { '3.5' = 'x', 'B.11' = 'x', '2.3' = 'x' }\nRF = { '25' = 'x' }"
+    text = "\n".join([formulas, '[papers]\nMF = "a"\nRF = "b"\n[MF]', *table, "[RF]"])
     (tree / "docs/equations.toml").write_text(text)
     monkeypatch.setattr(build_equations, "ROOT", tree)
     assert build_equations.main([]) == 1

@@ -72,15 +72,15 @@ def dense_rank_one_metric(w: Float[AnyArray, "*s"], tau: Scale) -> Float[Array, 
 
 
 def rank_one_share(w: Float[AnyArray, "*s"], tau: Scale) -> Float[Array, ""]:
-    """q = \\|tanh(tau w)\\|^2, so that the rank-one metric has the eigenvalues 1 - q and 1.
+    """q = |tanh(tau w)|^2, so that the rank-one metric has the eigenvalues 1 - q and 1.
 
-    Positive definite if q < 1.  The weak inverse I + t t^T leaves \\|I - g G\\|_F = q^2.
+    Positive definite if q < 1.  The weak inverse I + t t^T leaves |I - g G|_F = q^2.
     """
     return jnp.sum(jnp.tanh(tau * jnp.asarray(w)) ** 2)
 
 
 def tau_of_share(w: Float[AnyArray, "*s"], q: Number) -> Float[Array, ""]:
-    """The tau for which \\|tanh(tau w)\\|^2 = q, to rounding; 0 if w vanishes.
+    """The tau for which |tanh(tau w)|^2 = q, to rounding; 0 if w vanishes.
 
     By Newton's method in tau^2, of which the left side is a concave function: all iterates after
     the first lie below the solution and rise to it.

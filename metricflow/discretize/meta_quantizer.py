@@ -67,7 +67,7 @@ def corrected_gradient(
 ) -> tuple[Float[Array, "*s"], Float[Array, "2 *s h"]]:
     """M(dL/dQ(w), w) and the memory after it, with G = dL/dQ(w) and r its root mean square.
 
-    fc: G + r FC(G / r); multi_fc: G (1 + FC(w / mean\\|w\\|)); lstm: G + r FC(LSTM(G / r)).
+    fc: G + r FC(G / r); multi_fc: G (1 + FC(w / mean|w|)); lstm: G + r FC(LSTM(G / r)).
 
     Source: Chen, Wang, Pan, *MetaQuant* (2019): FCGrad, MultiFC, LSTMFC; RF section 1
     """

@@ -69,7 +69,7 @@ def weight_quantizer(bits: int, *, scale: str = "channel") -> Quantizer:
 
     Args:
         bits: of every weight.
-        scale: mean\\|w\\| / mean\\|Q(w)\\| of every output ("channel"), of the kernel ("array"), or
+        scale: mean|w| / mean|Q(w)| of every output ("channel"), of the kernel ("array"), or
             "none": levels in [-1, 1], as the paper has them.
 
     Raises:
@@ -92,7 +92,7 @@ def activation_quantizer(bits: int, *, grid: str = "signed") -> Quantizer:
 
     Args:
         bits: of every activation.
-        grid: "signed": the paper's levels, both signs, times mean\\|x\\| / mean\\|Q^k(x)\\|;
+        grid: "signed": the paper's levels, both signs, times mean|x| / mean|Q^k(x)|;
             "unsigned": from 0 to the largest value, for what comes out of a ReLU.
 
     Both take the scale from the array they get: what is predicted depends, a little, on the batch.

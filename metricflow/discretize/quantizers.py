@@ -61,7 +61,7 @@ def uniform(
 def ternary(
     w: Float[AnyArray, "*s"], *, threshold: float = 0.7, axis: Signed | None = None
 ) -> Float[Array, "*s"]:
-    """sign(w) where \\|w\\| > threshold mean\\|w\\|, else 0.
+    """sign(w) where |w| > threshold mean|w|, else 0.
 
     Source: Li, Zhang, Liu, *Ternary weight networks* (2016), threshold .7
     """
@@ -87,7 +87,7 @@ def unsigned(
 
 
 def mean_abs_scale(w: Float[AnyArray, "*s"], *, axis: Signed | None = None) -> Float[Array, "..."]:
-    """mean\\|w\\|, the scale for which sign(w) is closest to w; broadcasts against w.
+    """mean|w|, the scale for which sign(w) is closest to w; broadcasts against w.
 
     Source: Rastegari et al., *XNOR-Net* (2016)
     """
@@ -104,7 +104,7 @@ def quantize(
 ) -> Float[Array, "*s"]:
     """Q^k(w) (:func:`binary` for one bit, else :func:`uniform`), if asked with its scale.
 
-    The scale mean\\|w\\| / mean\\|Q(w)\\| keeps the mean absolute value, of the array or with
+    The scale mean|w| / mean|Q(w)| keeps the mean absolute value, of the array or with
     ``axis`` of each channel.
 
     Source: RF 33, RF 34

@@ -28,10 +28,10 @@ def strong_inverse(
     width: int = 64,
     learning_rate: float = 3e-3,
 ) -> tuple[Float[Array, "n n"], Float[Array, ""]]:
-    """A symmetric G with g G close to the identity, and \\|I - g G\\|_F at the end.
+    """A symmetric G with g G close to the identity, and |I - g G|_F at the end.
 
     A perceptron with one hidden layer takes the entries of g, lower triangle and diagonal, to the
-    entries of G - I, and is fitted to this one metric by Adam on \\|I - g G\\|^2.
+    entries of G - I, and is fitted to this one metric by Adam on |I - g G|^2.
 
     Raises:
         ValueError: g not a square symmetric matrix of at most :data:`LARGEST` rows.

@@ -11,7 +11,7 @@ from .lne import Number
 
 
 def clipped(w: Float[AnyArray, "*s"], threshold: Number = 1.0) -> Float[Array, "*s"]:
-    """1 where \\|w\\| <= threshold, else 0.
+    """1 where |w| <= threshold, else 0.
 
     Source: RF 1
     """
@@ -20,7 +20,7 @@ def clipped(w: Float[AnyArray, "*s"], threshold: Number = 1.0) -> Float[Array, "
 
 
 def dorefa_weights(w: Float[AnyArray, "*s"]) -> Float[Array, "*s"]:
-    """tanh(w) / max\\|tanh(w)\\|, which DoReFa quantises in place of w; zeros stay zero.
+    """tanh(w) / max|tanh(w)|, which DoReFa quantises in place of w; zeros stay zero.
 
     Source: Zhou et al., *DoReFa-Net* (2016); RF section 1
     """
@@ -29,7 +29,7 @@ def dorefa_weights(w: Float[AnyArray, "*s"]) -> Float[Array, "*s"]:
 
 
 def dorefa(w: Float[AnyArray, "*s"]) -> Float[Array, "*s"]:
-    """(1 - tanh^2 w) / max\\|tanh(w)\\|: the derivative of :func:`dorefa_weights`, maximum fixed.
+    """(1 - tanh^2 w) / max|tanh(w)|: the derivative of :func:`dorefa_weights`, maximum fixed.
 
     All zeros have the factor 1.
 

@@ -23,7 +23,7 @@ from .lne import Scale, dense_rank_one_metric, tanh_difference
 class Translations(NamedTuple):
     """Translations of images in pixels, k along rows and j along columns, two of each.
 
-    The paper asks for \\|k1 - k2\\| and \\|j1 - j2\\| below 4.
+    The paper asks for |k1 - k2| and |j1 - j2| below 4.
     """
 
     k1: int = 1
@@ -83,7 +83,7 @@ def translation_penalty(
     *,
     fifth: Literal["later", "earlier"] = "later",
 ) -> Float[Array, ""]:
-    """N = \\|g'|k1 - g|k1 - (g|k1 - g|k2) / (k1 - k2) + (g|j1 - g|j2) / (j1 - j2)\\|_F^2, in O(n).
+    """N = |g'|k1 - g|k1 - (g|k1 - g|k2) / (k1 - k2) + (g|j1 - g|j2) / (j1 - j2)|_F^2, in O(n).
 
     ``displacements``: from w to the weights of g|k1, g|k2, g|j1, g|j2, and of the metric at k1
     one iteration later, g'|k1.  The paper does not say how to get that before the step is taken;

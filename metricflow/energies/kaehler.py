@@ -54,9 +54,9 @@ def calabi_energy(
 def two_derivative_energy(
     slope_squared: Float[Array, "*b"], weight: Float[Array, "*b"]
 ) -> Float[Array, ""]:
-    """<\\|d ln eta\\|^2_g> = -<R>, which falls along dphi/dt = 1 - eta^(-1/2).
+    """<|d ln eta|^2_g> = -<R>, which falls along dphi/dt = 1 - eta^(-1/2).
 
-    The print has \\|d eta\\|^2, which is this function of the squared slope of eta itself: its
+    The print has |d eta|^2, which is this function of the squared slope of eta itself: its
     variation is not the printed one (:func:`printed_two_derivative_variation`), and it may rise.
 
     Source: MF B.15 (corrected).
@@ -77,7 +77,7 @@ def einstein_hilbert_energy(
 def kaehler_perelman_functional(
     ricci_scalar: Float[Array, "*b"], slope_squared: Float[Array, "*b"], weight: Float[Array, "*b"]
 ) -> Float[Array, ""]:
-    """<R + \\|d ln eta\\|^2_g>: zero for every metric of the class, so it is no energy.
+    """<R + |d ln eta|^2_g>: zero for every metric of the class, so it is no energy.
 
     Source: MF B.18 (an identity; its sign does not matter).
     """

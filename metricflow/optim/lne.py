@@ -26,7 +26,7 @@ class ScaleByLNEState(NamedTuple):
 
     Attributes:
         tau: the tau of the metric.
-        q: \\|tanh(tau w)\\|^2.
+        q: |tanh(tau w)|^2.
     """
 
     tau: optax.Params
@@ -51,12 +51,12 @@ def scale_by_lne(
     "hessian"   sech^2(tau w), Hessian of the potential     cosh^2(tau w) G
     ==========  ==========================================  ===========================
 
-    The metric I - t t^T is positive definite if q = \\|t\\|^2 < 1, which no fixed tau ensures for
+    The metric I - t t^T is positive definite if q = |t|^2 < 1, which no fixed tau ensures for
     layers of all sizes: prescribe q instead, and tau is solved for at every step.
 
     Args:
         tau: scale of the weights in the metric; excludes q.
-        q: tau is such that \\|tanh(tau w)\\|^2 = q in every leaf; .5 if neither is given.
+        q: tau is such that |tanh(tau w)|^2 = q in every leaf; .5 if neither is given.
         inverse: see above.
         max_q: tau is lowered where q would exceed this; ``None`` for no limit (not for "exact" and
             "strong", whose inverse changes sign at q = 1).

@@ -49,7 +49,7 @@ def metaquant_gradient(
     hidden: int = 32,
     learning_rate: float | Array = 1e-3,
 ) -> optax.GradientTransformation:
-    """dL/dw = M(dL/dQ, w) (1 - tanh^2 w) / max\\|tanh w\\|, with a network M that is trained along.
+    """dL/dw = M(dL/dQ, w) (1 - tanh^2 w) / max|tanh w|, with a network M that is trained along.
 
     After a step w -> w - rate M(G, w) ..., the next gradient G' says how the loss depends on where
     the step led: d(loss)/d(meta) = -rate G' . d(step)/d(meta).  Adam on it, which does not feel the

@@ -30,7 +30,7 @@ def proximal_quantization(
 ) -> optax.GradientTransformationExtraArgs:
     """After every step of ``optimizer`` each weight moves towards Q(w), by at most ``strength``.
 
-    w <- prox(w + step), prox(v) = Q(v) + sign(v - Q(v)) max(\\|v - Q(v)\\| - strength, 0):
+    w <- prox(w + step), prox(v) = Q(v) + sign(v - Q(v)) max(|v - Q(v)| - strength, 0):
     the proximal map of strength times the distance to the nearest quantised value.  In training
     the loss sees w itself; where the strength has grown beyond the steps, w is Q(w).
 

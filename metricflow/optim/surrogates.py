@@ -24,7 +24,7 @@ class CountState(NamedTuple):
 
 
 def ste_gradient(clip: float | Array | None = None) -> optax.GradientTransformation:
-    """Straight-through estimator: dL/dw = dL/dQ(w), with ``clip`` only where \\|w\\| <= clip.
+    """Straight-through estimator: dL/dw = dL/dQ(w), with ``clip`` only where |w| <= clip.
 
     Raises:
         ValueError: clip not above 0.
@@ -38,7 +38,7 @@ def ste_gradient(clip: float | Array | None = None) -> optax.GradientTransformat
 
 
 def dorefa_gradient() -> optax.GradientTransformation:
-    """dL/dw = dL/dQ (1 - tanh^2 w) / m, the weights being Q(tanh(w) / m), m = max\\|tanh w\\|.
+    """dL/dw = dL/dQ (1 - tanh^2 w) / m, the weights being Q(tanh(w) / m), m = max|tanh w|.
 
     Source: Zhou et al., *DoReFa-Net* (2016); RF section 1
     """
