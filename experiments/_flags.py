@@ -84,4 +84,4 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong; whoever parses prints it."""
-        raise ValueError(f"{message}; --help lists the flags")
+        raise ValueError(f"{message.removeprefix('argument ')}; --help lists the flags")
