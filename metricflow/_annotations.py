@@ -8,7 +8,10 @@ import dataclasses
 import math
 from typing import Annotated, Any, TypeVar
 
+import jax
 import numpy as np
+
+from ._checks import AnyArray, count_where
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +43,16 @@ class Coordinates:
 
     def refusal(self, value: Any, ambient: int) -> str | None:
         """What was expected instead of indices of ``ambient`` coordinates, None if nothing."""
-        indices = np.asarray(value)
-        if np.any((indices < 0) | (indices >= ambient)):
+        indices = _array(value)
+        if count_where(lambda _, x: (x < 0) | (x >= ambient), indices):
             return f"indices from 0 to {ambient - 1}"
-        if self.pairs and np.any(indices[..., 0] == indices[..., 1]):
+        if self.pairs and count_where(lambda _, x: x[..., 0] == x[..., 1], indices):
             return "two different indices (scaled, eliminated)"
         return None
+
+
+def _array(value: Any) -> AnyArray:
+    return value if isinstance(value, jax.Array) else np.asarray(value)
 
 
 COORDINATES = Coordinates(pairs=False)

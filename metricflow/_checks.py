@@ -1,6 +1,6 @@
 """Checks at the front door: say what came, what was expected, and what to do about it."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -32,18 +32,27 @@ def homogeneous_coordinates(name: str, z: AnyArray, ambient: int | None = None) 
     return z
 
 
+def count_where(condition: Callable[[Any, Any], Any], x: AnyArray | np.generic) -> int:
+    """How many entries of a concrete array fulfil a condition, on whatever devices they lie.
+
+    Args:
+        condition: of numpy or jax.numpy, whichever is at hand there, and the array.
+        x: the array.
+    """
+    if isinstance(x, np.ndarray | np.generic) or (
+        x.is_fully_addressable and next(iter(x.devices())).platform == "cpu"
+    ):
+        return int(np.count_nonzero(condition(np, np.asarray(x))))
+    # an array of numbers is looked at even while something else is being traced
+    with jax.ensure_compile_time_eval():
+        return int(jnp.sum(condition(jnp, x)))
+
+
 def finite(name: str, x: AnyArray | np.generic) -> None:
     """Raise ValueError if a concrete array holds NaN or infinity (tracers pass)."""
     if is_traced(x):
         return
-    if isinstance(x, np.ndarray | np.generic) or (
-        x.is_fully_addressable and next(iter(x.devices())).platform == "cpu"
-    ):
-        bad = int(np.size(x) - np.count_nonzero(np.isfinite(np.asarray(x))))
-    else:
-        # an array of numbers is looked at even while something else is being traced
-        with jax.ensure_compile_time_eval():
-            bad = int(jnp.sum(~jnp.isfinite(x)))
+    bad = count_where(lambda numpy, x: ~numpy.isfinite(x), x)
     if bad:
         raise ValueError(f"{name}: {bad} of {x.size} entries are NaN or infinite; remove them")
 

@@ -56,6 +56,7 @@ def computed(folder):
     """Everything that is divided among devices, at a small size, on the host."""
     quintic = geometry.fermat(3)
     points = geometry.sample_points_in_chart(jax.random.key(0), quintic, 80)
+    anywhere = devices.divide(geometry.sample_points(jax.random.key(1), quintic, 40))
     flow = KernelFlow(kernels.Gaussian(0.3), step_size=0.2, measure="mean")
     state, info, _ = flow.run(flow.init(points, chunk=9), 2)
     metric = flow.metric(quintic, state)
@@ -75,6 +76,8 @@ def computed(folder):
             "g": state.g,
             "sigma": info.sigma,
             "gain": diagnostics.gain(metric(points.z, points.chart), points),
+            # charts of the points, divided as the points are
+            "sigma_fs": diagnostics.diagnose(geometry.FubiniStudyMetric(quintic), anywhere).sigma,
             "theta": solved.parameters,
             "ntk": ntk,
             **trained(folder, EPOCHS),

@@ -27,6 +27,7 @@ CALLS: dict[str, Callable[[], Call]] = {
         jnp.array([0.2, 0.3]),
         dtype="single",
         grad="single",
+        hidden="single",
     ),
     "translate": lambda: call(lambda images: D.translate(images, 1, -2), numbers(1, 3, 8, 8, 2)),
 }
