@@ -40,7 +40,7 @@ class TrainingState(NamedTuple):
 
     parameters: Any
     optimiser: Any
-    key: Key[Array, "*seeds"]
+    key: Key[Array, "..."]
     step: Array
     failed: Array
     best_parameters: Any
@@ -220,7 +220,7 @@ class Training(TrainingLoop):
     def __post_init__(self) -> None:
         _checks.positive_integer("batch_size", self.batch_size)
 
-    def init(self, key: Key[Array, "*seeds"], parameters: Any) -> TrainingState:
+    def init(self, key: Key[Array, "..."], parameters: Any) -> TrainingState:
         """The state at the start.
 
         Args:
