@@ -244,7 +244,7 @@ def _check_same(folder: Path, wanted: dict) -> None:
     if differing:
         raise ValueError(
             f"{folder}: was made with other settings ({', '.join(differing)}); resume with the "
-            "same flags, or give another --name"
+            "same flags, give another --name, or start again with --force"
         )
 
 
