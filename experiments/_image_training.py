@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from experiments import _run
 from metricflow import data

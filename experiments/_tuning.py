@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import bayes_opt
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from experiments import _run
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from experiments import _digits, _flags, _mlp, _run
 from metricflow import __version__, discretize, optim

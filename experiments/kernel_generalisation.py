@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from experiments import _flags, _run
 from experiments._kernel_presets import KERNELS, TUNED, build_flow

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from experiments import _flags, _run, _tuning, quintic_network
 from experiments import _neighbour_law as neighbour_law

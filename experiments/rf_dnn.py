@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from experiments import _digits, _flags, _mlp, _rules, _run
 from experiments._rules import FULL_PRECISION, compared, parse_rule

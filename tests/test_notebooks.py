@@ -22,3 +22,5 @@ def test_notebook_is_stripped_and_runs(path, monkeypatch):
     client = nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3")
     client.execute(cwd=str(ROOT))
     assert all(c.execution_count for c in cells)
+    warned = [o.text for c in cells for o in c.outputs if o.get("name") == "stderr"]
+    assert not [text for text in warned if "Warning" in text]

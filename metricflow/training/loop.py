@@ -9,6 +9,7 @@ import abc
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -137,7 +138,7 @@ class TrainingLoop(abc.ABC):
             patience: stop after so many epochs without a better validation.
             callback: gets the row of history and the state after every epoch; stops if it returns
                 True.
-            progress: a bar on a terminal or in a notebook (needs tqdm).
+            progress: a bar on a terminal (needs tqdm) or in a notebook (needs ipywidgets too).
             checkpoints: where states are saved between calls; a run goes on from the last one.
             steps_a_call: steps between looks at the clock; by default an epoch.
             throw: raise if a step is not finite; otherwise that seed keeps the state before it, the
@@ -424,7 +425,9 @@ def _bar(epochs: int, done: int, progress: bool) -> Any:
     if not progress:
         return _NoBar()
     try:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a notebook without widgets
+            from tqdm.auto import tqdm
     except ImportError:
         raise ValueError("progress: needs tqdm; pip install tqdm, or pass progress=False") from None
     return tqdm(total=epochs, initial=done, unit="epoch", disable=None)

@@ -226,7 +226,7 @@ def test_a_damaged_image_is_named_when_it_is_reached(tmp_path, rng):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((-1, 0, 5), "seed: got -1"),
+        ((-1, 0, 5), "seed: expected an integer of at least 0.*got int -1"),
         ((2**32, 0, 5), "seed: got 4294967296"),
         ((0.5, 0, 5), "seed: .*got float 0.5"),
         ((True, 0, 5), "seed: .*got bool True"),

@@ -152,7 +152,7 @@ def test_experiments_in_two_processes(name, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["0", "quintic_network"], "at least 1 process"),
+        (["0", "quintic_network"], "N: expected at least 1, got 0"),
         (["2", "quintic_network", "--process-id=1"], "set for each process"),
     ],
 )
