@@ -3,6 +3,7 @@
 import ast
 import datetime
 import json
+import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -99,4 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)

@@ -5,6 +5,8 @@ import importlib
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,14 @@ def test_the_help_of_each_is_readable(each, capsys):
     # flags, what they take, and after two spaces or on the next line what they are for
     for flag in re.findall(r"^  (--.*)$", said, re.MULTILINE):
         assert "  " in flag or re.search(rf"^  {re.escape(flag)}\n {{20,}}\S", said, re.MULTILINE)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "experiments"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=FOLDER.parent
+    ) as process:
+        process.stdout.close()
+        said = process.stderr.read()
+    assert said == ""
+    assert process.returncode == 0
