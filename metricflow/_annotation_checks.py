@@ -100,7 +100,7 @@ def _fitted(name: str, value: Any, hint: Any, call: Call) -> Any:
 def _with_rules(name: str, value: Any, annotated: Sequence[Any], call: Call) -> Any:
     hint, rules = annotated[0], annotated[1:]
     if hint is int:
-        _integer(value, next(rule.least for rule in rules if isinstance(rule, AtLeast)))
+        _integer(value, next((rule.least for rule in rules if isinstance(rule, AtLeast)), 0))
         return value
     fitted = _fitted(name, value, hint, call)
     for rule in rules:

@@ -26,9 +26,9 @@ class AtLeast:
 
     def refusal(self, value: Any) -> str | None:
         """What was expected instead, None if nothing is wrong."""
-        return (
-            f"a number of at least {self.least}" if np.any(np.asarray(value) < self.least) else None
-        )
+        if count_where(lambda _, x: x < self.least, _array(value)):
+            return f"a number of at least {self.least}"
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
